@@ -31,8 +31,8 @@ def at(
     Deviations: every public implementation takes the mean of squared differences instead of the
         norm of Eq. 2, and the published weight belongs to it; `form="paper"` of the objective is
         Eq. 2 itself. Maps of other sizes are resized to the smaller.
-    Result: accuracy 63.64 % on digits (5 seeds); -19.40 points against the student alone, worse;
-        -34.80 points against plain KD, worse. See docs/results/digits.md.
+    Result: accuracy 63.64 % on digits-all (5 seeds); -19.40 points against the student alone,
+        worse; -34.80 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     objective = ce_weight * setting.supervised() + at_weight * attention(

@@ -30,9 +30,8 @@ def cc(
     Deviations: the common code differs from the paper: differences of consecutive samples instead
         of kernel matrices, so it depends on the batch's order. Both forms are here; `form`
         chooses.
-    Result: accuracy 82.80 % on digits-all (3 seeds); -1.67 points against the student alone,
-        inside the noise; -16.00 points against plain KD, inside the noise. See
-        docs/results/digits-all.md.
+    Result: accuracy 82.16 % on digits-all (5 seeds); -0.88 points against the student alone,
+        inside the noise; -16.28 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     term = cc_weight * congruence(layer, form=form)

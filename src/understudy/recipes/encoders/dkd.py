@@ -32,8 +32,8 @@ def dkd(
     Deviations: computed in log space, exact where the teacher is sure (the public code adds -1000
         to the label's logit). Samples without a label take no part, as the split needs one; `pseudo`
         lets the teacher's class stand in.
-    Result: accuracy 85.12 % on digits (5 seeds); +2.08 points against the student alone, inside
-        the noise; -13.32 points against plain KD, worse. See docs/results/digits.md.
+    Result: accuracy 85.12 % on digits-all (5 seeds); +2.08 points against the student alone,
+        inside the noise; -13.32 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     weight = ramp(dkd_weight, until=warmup) if warmup else dkd_weight

@@ -29,8 +29,8 @@ def dml(
     Defaults: two learners of the student's architecture, T = 1, learners updated in turn
         (Algorithm 1).
     Deviations: none; `simultaneous=True` lets all look at the predictions from before the batch.
-    Result: accuracy 86.84 % on digits (5 seeds); +3.80 points against the student alone, inside
-        the noise; -11.60 points against plain KD, worse. See docs/results/digits.md.
+    Result: accuracy 86.84 % on digits-all (5 seeds); +3.80 points against the student alone,
+        inside the noise; -11.60 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     specs = peers or (setting.student,)

@@ -30,8 +30,8 @@ def dot(
     Defaults: delta = 0.075 (CIFAR-100; 0.09 on ImageNet for ResNet-18), mu = 0.9, SGD at lr 0.05.
     Deviations: weight decay enters with the task gradient, as in the published code. It is SGD
         whatever optimiser the setting's budget names.
-    Result: accuracy 98.44 % on digits (5 seeds); +15.40 points against the student alone, better;
-        +0.00 points against plain KD, inside the noise. See docs/results/digits.md.
+    Result: accuracy 98.44 % on digits-all (5 seeds); +15.40 points against the student alone,
+        better; +0.00 points against plain KD, inside the noise. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     stage = Stage(

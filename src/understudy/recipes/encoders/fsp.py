@@ -33,7 +33,8 @@ def fsp(
         stage that learns the flow, in their code.
     Deviations: mean instead of sum over the entries of G, average instead of max pooling, as in the
         published code; `form="paper"` sums. A pair of other widths is refused.
-    Result: not measured against the controls yet.
+    Result: refused on digits-all: fsp needs equal widths; the student's 'stage.0' has 8 channels
+        and the teacher's 'stage.0' 32; use at, nst or sp instead
     """
     setting = setting or _equally_wide()
     first = Stage(name="flow", objective=fsp_weight * flow(layers, form=form), share=first_share)

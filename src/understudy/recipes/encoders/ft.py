@@ -29,8 +29,8 @@ def ft(
     Cost: One teacher pass; a paraphraser and a translator of three convolutions each.
     Defaults: last stage, rate 0.5, weight 200, as in the published tables.
     Deviations: the paraphraser learns beside the student instead of for 30 epochs before it.
-    Result: accuracy 88.60 % on digits-all (3 seeds); +4.13 points against the student alone,
-        inside the noise; -10.20 points against plain KD, inside the noise. See
+    Result: accuracy 88.48 % on digits-all (5 seeds); +5.44 points against the student alone,
+        inside the noise; -9.96 points against plain KD, inside the noise. See
         docs/results/digits-all.md.
     """
     setting = setting or digits()

@@ -28,9 +28,8 @@ def ickd(
     Defaults: last stage, weight 2.5 (ICKD-C).
     Deviations: rows of G are normalised, as in the authors' code; the grid form for segmentation
         is not here.
-    Result: accuracy 93.13 % on digits-all (3 seeds); +8.67 points against the student alone,
-        inside the noise; -5.67 points against plain KD, inside the noise. See
-        docs/results/digits-all.md.
+    Result: accuracy 92.36 % on digits-all (5 seeds); +9.32 points against the student alone,
+        better; -6.08 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     term = ickd_weight * channels(layer)

@@ -27,7 +27,7 @@ def kd(
     Deviations: the KL instead of the cross-entropy with soft targets (same gradient, zero when the
         student says what the teacher says). Multi-label tasks: the sigmoid form, mean over labels;
         regression: squared difference of the outputs.
-    Result: accuracy 98.44 % on digits (5 seeds). See docs/results/digits.md.
+    Result: accuracy 98.44 % on digits-all (5 seeds). See docs/results/digits-all.md.
     """
     setting = setting or digits()
     objective = ce_weight * setting.supervised() + kd_weight * setting.softened(temperature)

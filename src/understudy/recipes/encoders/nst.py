@@ -28,9 +28,8 @@ def nst(
     Cost: One teacher pass; channel-by-channel products, no parameters.
     Defaults: three stages, polynomial kernel (d = 2, c = 0), weight 50.
     Deviations: means over pairs of channels, as in the published code.
-    Result: accuracy 83.13 % on digits-all (3 seeds); -1.33 points against the student alone,
-        inside the noise; -15.67 points against plain KD, inside the noise. See
-        docs/results/digits-all.md.
+    Result: accuracy 82.28 % on digits-all (5 seeds); -0.76 points against the student alone,
+        inside the noise; -16.16 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     term = nst_weight * selectivity(layers)

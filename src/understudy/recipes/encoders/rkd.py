@@ -28,8 +28,8 @@ def rkd(
     Defaults: weights 25 and 50, as for classification in the paper and its code.
     Deviations: means over all pairs and triplets, those with i = j included, as in the public code
         (`form="paper"` of the objective leaves them out).
-    Result: accuracy 97.60 % on digits (5 seeds); +14.56 points against the student alone, better;
-        -0.84 points against plain KD, worse. See docs/results/digits.md.
+    Result: accuracy 97.60 % on digits-all (5 seeds); +14.56 points against the student alone,
+        better; -0.84 points against plain KD, inside the noise. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     objective = ce_weight * setting.supervised() + 1.0 * relations(distance=distance, angle=angle)

@@ -35,7 +35,8 @@ def scalekd(
         1e-5 to fit); the constant component of the cosine transform is taken out as the mean over
         positions, the same thing; digits and a small ViT in place of ImageNet and Swin-L. The
         teacher's lower layers are run again, though their output is replaced.
-    Result: not measured against the controls yet.
+    Result: refused on digits-all: the teacher's 'stage.-2' gives [64, 64, 4, 4]; scalekd needs a
+        teacher of tokens (a vision transformer or mixer)
     """
     setting = setting or vit_teacher()
     early, last = student_layers

@@ -30,9 +30,8 @@ def tf_kd(
         model in the paper.
     Deviations: form "code" (the authors') softens only the virtual teacher and divides by the
         number of classes; "paper" is Eq. 9. Needs labels; samples without take no part.
-    Result: accuracy 84.27 % on digits-all (3 seeds); -0.20 points against the student alone,
-        inside the noise; -14.53 points against plain KD, inside the noise. See
-        docs/results/digits-all.md.
+    Result: accuracy 83.24 % on digits-all (5 seeds); +0.20 points against the student alone,
+        inside the noise; -15.20 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     term = tf_weight * virtual(confidence=confidence, temperature=virtual_temperature, form=form)

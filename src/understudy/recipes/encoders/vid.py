@@ -31,9 +31,8 @@ def vid(
     Defaults: the three stages, weight 1.
     Deviations: form "code" takes the mean over elements and not the sum. The variances are
         parameters here (one common code never trains them).
-    Result: accuracy 86.33 % on digits-all (3 seeds); +1.87 points against the student alone,
-        inside the noise; -12.47 points against plain KD, inside the noise. See
-        docs/results/digits-all.md.
+    Result: accuracy 86.04 % on digits-all (5 seeds); +3.00 points against the student alone,
+        inside the noise; -12.40 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     term = vid_weight * information(layers, form=form)

@@ -55,9 +55,8 @@ def wav2small(
         student's family, trained on their labels, in place of WavLM; the student is the published
         one (67,577 trained and 5,082 fixed weights). Export to quantised ONNX is `understudy
         export`.
-    Result: accuracy 98.27 % on digits-all (3 seeds); +13.80 points against the student alone,
-        inside the noise; -0.53 points against plain KD, inside the noise. See
-        docs/results/digits-all.md.
+    Result: accuracy 98.08 % on digits-all (5 seeds); +15.04 points against the student alone,
+        better; -0.36 points against plain KD, inside the noise. See docs/results/digits-all.md.
     """
     setting = setting or voices()
     stage = Stage(

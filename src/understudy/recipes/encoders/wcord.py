@@ -32,9 +32,8 @@ def wcord(
     Deviations: negatives are the batch's other samples, weighted as one mean (the paper: M drawn
         from a memory of the data set, weighted by M); the critic has two layers under spectral
         normalisation. `kd_weight` adds plain KD, which the paper's "+KD" rows do.
-    Result: accuracy 85.07 % on digits-all (3 seeds); +0.60 points against the student alone,
-        inside the noise; -13.73 points against plain KD, inside the noise. See
-        docs/results/digits-all.md.
+    Result: accuracy 85.16 % on digits-all (5 seeds); +2.12 points against the student alone,
+        inside the noise; -13.28 points against plain KD, worse. See docs/results/digits-all.md.
     """
     setting = setting or digits()
     objective = ce_weight * setting.supervised() + 1.0 * wasserstein(
