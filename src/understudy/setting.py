@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 from torch import Tensor, nn
 
 from understudy.algorithms import Algorithm, Plain
-from understudy.data import Source, ViewFunction
+from understudy.data import Loader, Source, ViewFunction
 from understudy.errors import UserError, unknown
-from understudy.objectives import Objective, Total, bce, binary_kd, ce, kd, match_outputs, mse
+from understudy.objectives import Objective, Total, bce, binary_kd, ce, kd, lm_ce, lm_kd, match_outputs, mse
 from understudy.signals import Call
 from understudy.tasks.task import Kind, Task
 from understudy.teachers import Teacher
@@ -92,6 +92,8 @@ class Setting:
             return bce(positive_weights=self.class_weights)
         if self.kind == "regression":
             return mse()
+        if self.kind == "language":
+            return lm_ce()
         return ce(label_smoothing=label_smoothing, class_weights=self.class_weights)
 
     def softened(self, temperature: float = 4.0) -> Objective:
@@ -100,6 +102,8 @@ class Setting:
             return binary_kd(temperature)
         if self.kind == "regression":
             return match_outputs().named("kd")
+        if self.kind == "language":
+            return lm_kd(temperature=1.0)
         return kd(temperature)
 
     def but(self, **changes: Any) -> Self:
@@ -120,6 +124,9 @@ class Stage:
     source:    data made on the way, in place of `data`: a function of the play (its task, models,
                studio, seed); it may read models of earlier stages only, so that a resume finds
                the same. An epoch is about as many updates as of the task's data
+    loader:    what stands between the data and the updates (texts that the student writes, a
+               choice among domains): a function of the play and the plain loader. It may read the
+               models that learn: batches are drawn one by one, each after the update before it
     view:      in place of the task's view, for this stage alone
     budget:    overrides of the setting's budget
     carry:     which weights of the first learner go on: last, or best on validation
@@ -134,6 +141,7 @@ class Stage:
     share: float = 1.0
     data: Literal["train", "labelled", "teach"] = "train"
     source: Callable[[Any], Source] | None = None
+    loader: Callable[[Any, Loader], Loader] | None = None
     view: ViewFunction | None = None
     budget: Mapping[str, Any] = field(default_factory=dict)
     carry: Literal["last", "best"] = "last"

@@ -1,6 +1,6 @@
 """What is studied: sources of samples, their order, their views."""
 
-from understudy.data.loader import Indexed, Loader, Opaque
+from understudy.data.loader import Indexed, Loader, Opaque, loader_state
 from understudy.data.sampling import Order
 from understudy.data.sources import (
     Arrays,
@@ -12,6 +12,7 @@ from understudy.data.sources import (
     check_labels,
     fingerprint,
 )
+from understudy.data.texts import Texts
 from understudy.data.views import View, ViewFunction, uniform
 
 __all__ = [
@@ -24,10 +25,12 @@ __all__ = [
     "Order",
     "Source",
     "Subset",
+    "Texts",
     "View",
     "ViewFunction",
     "as_source",
     "check_labels",
     "fingerprint",
+    "loader_state",
     "uniform",
 ]

@@ -32,6 +32,12 @@ class Loader(Protocol):
         ...
 
 
+def loader_state(loader: Any) -> dict[str, Any]:
+    """What a loader would lose in a restart beyond its cursor; most have nothing."""
+    state = getattr(loader, "state_dict", None)
+    return state() if callable(state) else {}
+
+
 class Indexed:
     """Batches of a `Source` in an `Order`, seen through a view. Its resume is exact at any batch.
 

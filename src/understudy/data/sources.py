@@ -250,6 +250,8 @@ def fingerprint(source: Source) -> str:
 def check_labels(source: Source, kind: str, classes: int, *, name: str = "train") -> None:
     """Refuse labels out of range or of another form than the task's, naming the first."""
     labels = getattr(source, "labels", None)
+    if kind == "language" and hasattr(source, "flat"):
+        labels = source.flat  # pyright: ignore[reportAttributeAccessIssue]
     if labels is None:
         if not hasattr(source, "batch"):
             return
@@ -261,7 +263,14 @@ def check_labels(source: Source, kind: str, classes: int, *, name: str = "train"
             ]
             or [torch.empty(0, dtype=torch.long)]
         )
-    if kind == "single":
+    if kind == "language":
+        bad = ((labels < 0) & (labels != IGNORE)) | (labels >= classes)
+        if bool(bad.any()):
+            raise DataError(
+                f"{name}: token {int(labels[bad][0])} is outside the vocabulary of {classes}; the "
+                "text was made with another tokenizer than the models'"
+            )
+    elif kind == "single":
         if labels.dtype.is_floating_point or labels.ndim > 1:
             raise DataError(
                 f"{name}: labels {str(labels.dtype).removeprefix('torch.')} "

@@ -281,10 +281,20 @@ def _table() -> dict[str, Metric]:
         (mse, number, False), (mae, number, False), (r2, number, True), (pearson, number, True),
         (spearman, number, True), (ccc, number, True),
     ]  # fmt: skip
-    return {
+    found = {
         f.__name__: Metric(name=f.__name__, function=f, higher_is_better=up, kinds=kinds)
         for f, kinds, up in rows
     }
+    judged = {"perplexity": False, "bits_per_byte": False, "exact_match": True}
+    for name, up in judged.items():
+        found[name] = Metric(
+            name=name, function=_by_judge, higher_is_better=up, kinds=("language",)
+        )
+    return found
+
+
+def _by_judge(outputs: Tensor, labels: Tensor) -> float:
+    raise UserError("this is measured on texts, by the task's judge, not from logits and labels")
 
 
 METRICS: dict[str, Metric] = _table()

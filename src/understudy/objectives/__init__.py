@@ -26,6 +26,7 @@ from understudy.objectives.discovery import class_relation, human_choice, odd_on
 from understudy.objectives.explain import explanation
 from understudy.objectives.features import at, hint
 from understudy.objectives.heads import nd, simkd, srrl
+from understudy.objectives.language import lm_ce, lm_kd
 from understudy.objectives.logits import binary_kd, consistency, dkd, kd, match_outputs
 from understudy.objectives.logits_more import (
     bd_kd,
@@ -86,6 +87,8 @@ __all__ = [
     "jeffreys",
     "js",
     "kd",
+    "lm_ce",
+    "lm_kd",
     "logit_standardization",
     "match_outputs",
     "mimic",

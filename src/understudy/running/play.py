@@ -279,9 +279,10 @@ class Play:
             share = None
         order = self._order(source, labelled, budget, share, repeat)
         view = stage.view or task.view
-        return Indexed(
+        loader: Loader = Indexed(
             source, order, view=view, rank=rank(), world=processes(), device=self.studio.device
         )
+        return loader if stage.loader is None else stage.loader(self, loader)
 
     def _order(
         self, source: Source, labelled: Tensor, budget: Budget, share: float | None, repeat: int = 1
@@ -372,6 +373,10 @@ class Play:
     def _validate(self, model: nn.Module) -> dict[str, float]:
         """The headline metric on the validation split; agreement where it has no labels."""
         task = self.task
+        if task.judge is not None:
+            found = task.judge.validate(model, task, as_call(self.setting.call))
+            value = found[task.metric]
+            return {**found, "score": value if metric(task.metric).higher_is_better else -value}
         said, labels = predict(model, task.validate, call=as_call(self.setting.call))
         if labels is not None and bool(task.validate.labelled.any()):
             chosen = metric(task.metric)
@@ -528,6 +533,13 @@ class Play:
 
     def _measures(self, model: nn.Module, part: str) -> dict[str, float]:
         task = self.task
+        if task.judge is not None:
+            name = self.setting.teacher if self._has_teacher() else None
+            teacher = (
+                None if name is None else self.studio.teacher(self.setting, name, self.seed)
+            )
+            model = model.to(self.studio.device)
+            return task.judge.measures(model, task, part, as_call(self.setting.call), teacher)
         source = getattr(task, part)
         said, labels = predict(
             model.to(self.studio.device), source, call=as_call(self.setting.call)

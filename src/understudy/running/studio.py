@@ -130,7 +130,7 @@ class Studio:
         name = setting.teacher
         task = self.task(setting, seed)
         source = getattr(task, part)
-        if name is None or source is None:
+        if name is None or source is None or task.judge is not None:
             return None
         key = (name, seed, part, id(task))
         if key not in self._heard:
@@ -174,6 +174,8 @@ def sizes_for(spec: ModelSpec, task: Task) -> dict[str, Any]:
     inputs = task.example(1).inputs
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
     own = {k: v for k, v in task.model.items() if k in families()[spec.partition(":")[0]].inputs}
+    if task.kind == "language":  # a family's own default need not be enough
+        own |= {"length": task.model["length"]}
     missing = set(families()[spec.partition(":")[0]].inputs) - set(own)
     return sizes | (input_sizes(spec, shape) if missing else {}) | own
 

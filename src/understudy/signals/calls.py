@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from understudy.errors import SignalError
 from understudy.signals.batch import Batch
-from understudy.signals.record import Logits, Signals
+from understudy.signals.record import Factored, Logits, Signals
 
 Call = Callable[[nn.Module, Batch], Logits | Signals]
 
@@ -26,7 +26,7 @@ def default_call(model: nn.Module, batch: Batch) -> Logits | Signals:
 
 def read(output: Any, model: nn.Module) -> Logits | Signals:
     """The logits in a model's output: a tensor, `.logits`, `["logits"]` or the first of a tuple."""
-    if isinstance(output, Tensor | Signals):
+    if isinstance(output, Tensor | Signals | Factored):
         return output
     if isinstance(output, Mapping) and "logits" in output:
         return output["logits"]

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from understudy.data import Source, ViewFunction
 from understudy.signals import Batch, Call, default_call
+from understudy.tasks.judge import Judge
 
-Kind = Literal["single", "multi", "regression"]
+Kind = Literal["single", "multi", "regression", "language"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Task:
     teach:     what a teacher built for the task may learn from (all labels); default `train`
     model:     keyword arguments that every model family needs to fit (classes, in_channels, ...)
     metric:    name of the headline metric (`evaluation.METRICS`)
+    judge:     measures models where logits and labels of single samples do not (kind `language`)
     """
 
     name: str
@@ -39,6 +41,7 @@ class Task:
     call: Call = default_call
     class_weights: Tensor | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    judge: Judge | None = None
 
     def example(self, size: int = 2) -> Batch:
         """The first samples of the validation data."""

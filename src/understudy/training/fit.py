@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from understudy.algorithms import Algorithm, Scene
-from understudy.data import Loader
+from understudy.data import Loader, loader_state
 from understudy.errors import UserError
 from understudy.objectives.gather import processes
 from understudy.training.budget import Budget
@@ -206,6 +206,7 @@ class Fit:
             "cursor": {"epoch": self.epoch, "batch": self.batch_number},
             "modules": {k: full_state(m) for k, m in self.algorithm.modules().items()},
             "algorithm": self.algorithm.state_dict(),
+            "loader": loader_state(self.loader),
             "optimizers": {k: full_optimizer_state(o) for k, o in self.step.optimizers.items()},
             "step": self.step.state_dict(),
             "random": capture_random(),
@@ -221,6 +222,8 @@ class Fit:
         for name, own in state["modules"].items():
             load_full_state(modules[name], own)
         self.algorithm.load_state_dict(state["algorithm"])
+        if state.get("loader"):
+            self.loader.load_state_dict(state["loader"])  # pyright: ignore
         for name, own in state["optimizers"].items():
             load_full_optimizer_state(self.step.optimizers[name], own)
         self.step.load_state_dict(state["step"])

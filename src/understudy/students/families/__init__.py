@@ -16,6 +16,7 @@ from torch import nn
 
 from understudy import errors
 from understudy.students.families.cnn import cnn
+from understudy.students.families.llama import llama
 from understudy.students.families.mamba import mamba
 from understudy.students.families.mixer import mixer
 from understudy.students.families.mlp import mlp
@@ -117,6 +118,7 @@ def families() -> dict[str, Family]:
         text,
         "token ids: small transformer encoder; depth 0 is a bag of embeddings",
     )
+    add("llama", llama, "token ids: causal language model of Llama's shape, by transformers")
     add(
         "speech",
         speech,
@@ -160,7 +162,8 @@ def build(name: str, *, classes: int, **sizes: Any) -> nn.Module:
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise errors.UserError(f"{name}: classes is {classes!r}; it must be a whole number from 1")
     model = family.make(classes=classes, **given)
-    model.config = {"family": name, "classes": classes, **given}  # pyright: ignore
+    if not hasattr(model, "save_pretrained"):  # a model of transformers has a config of its own
+        model.config = {"family": name, "classes": classes, **given}  # pyright: ignore
     return model
 
 
