@@ -56,6 +56,7 @@ def setting(given: argparse.Namespace, pair: str) -> Setting:
         drop_last=False,
         validate_every=1,
         channels_last=given.device.type == "cuda",
+        compile=given.compile,
         precision="bf16" if given.bf16 else "fp32",
     )
     return Setting(
@@ -183,6 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--subset", type=float, default=0)
     parser.add_argument("--device", default=None)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="run both networks compiled")
     parser.add_argument(
         "--hours", type=float, default=None, help="stop (to be continued) after this"
     )

@@ -91,8 +91,20 @@ def _resumed(given: Any, arguments: list[str]) -> Any:
                 "name another --out"
             )
         setattr(before, name, value)
+    line = _amended(shlex.split(line), _explicit(arguments))
     before.extra, before.line, before.out = options, line, str(place)
     return before
+
+
+def _amended(words: list[str], now: dict[str, Any]) -> str:
+    """The command that a continued run now answers to: more seeds than it was started with."""
+    for name in ("seeds", "jobs"):
+        if name not in now:
+            continue
+        if (flag := f"--{name}") in words:
+            del words[words.index(flag) : words.index(flag) + 2]
+        words += [flag, str(now[name])]
+    return shlex.join(words)
 
 
 def _place(given: Any) -> Path | None:

@@ -54,6 +54,7 @@ def test_ctrl_c_saves_and_resume_alone_goes_on(cli, digits, monkeypatch):
     # and once more with another seed
     assert cli("distill", "--out", "cut", "--resume", "--seeds", 2, "--quiet")[0] == 0
     assert len(summary("cut")["arms"][-1]["runs"]) == 2
+    assert summary("cut")["command"].endswith("--out cut --seeds 2")
     assert summary("cut")["arms"][-1]["runs"][0]["last"] == arm("whole", "kd")
 
 

@@ -30,6 +30,8 @@ class Budget:
     patience:        epochs without a better validation before stopping; None: never
     validate_every:  epochs between validations; save_every: updates between checkpoints besides
                      those at validations (None: none)
+    channels_last:   convolutions' layout in memory, faster on accelerators
+    compile:         student and teacher run through `torch.compile`, around the taps that are read
     """
 
     epochs: int = 30
@@ -56,6 +58,7 @@ class Budget:
     keep: int = 1
     deterministic: bool = False
     channels_last: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         checks = {

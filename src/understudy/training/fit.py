@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from understudy.algorithms import Algorithm, Scene
 from understudy.data import Loader, loader_state
 from understudy.errors import UserError
 from understudy.objectives.gather import processes
+from understudy.signals.compiled import compiled
 from understudy.training.budget import Budget
 from understudy.training.distribution import (
     Strategy,
@@ -109,6 +111,29 @@ class Fit:
         So several can take turns; the time that others take is not counted here.
         """
         self._saved = time.monotonic()
+        with ExitStack() as stack:
+            if self.budget.compile:
+                self._compile(stack)
+            yield from self._updates()
+
+    def _compile(self, stack: ExitStack) -> None:
+        """Students and teachers compiled while they train, around the taps that are read."""
+        done: set[int] = set()
+        for pair in self.algorithm.pairs_in_use():
+            teacher = pair.teacher
+            heard = {} if teacher is None else teacher.modules()
+            taps = getattr(teacher, "taps", None) or getattr(
+                getattr(teacher, "teacher", None), "taps", None
+            )
+            read = [] if taps is None else list(taps.paths.values())
+            models = [(pair.student, list(pair.taps.paths.values()))]
+            models += [(m, read) for m in heard.values()] if len(heard) == 1 else []
+            for model, paths in models:
+                if id(model) not in done:
+                    done.add(id(model))
+                    stack.enter_context(compiled(model, paths, dynamic=False))
+
+    def _updates(self) -> Generator[None]:
         while not self.finished:
             steps = self.loader.steps(self.epoch)
             self.algorithm.train_mode()
