@@ -26,7 +26,6 @@ from understudy.objectives.discovery import class_relation, human_choice, odd_on
 from understudy.objectives.explain import explanation
 from understudy.objectives.features import at, hint
 from understudy.objectives.heads import nd, simkd, srrl
-from understudy.objectives.language import lm_ce, lm_kd
 from understudy.objectives.logits import binary_kd, consistency, dkd, kd, match_outputs
 from understudy.objectives.logits_more import (
     bd_kd,
@@ -49,6 +48,7 @@ from understudy.objectives.supervised import bce, ce, mse
 from understudy.objectives.tokens import trg
 from understudy.objectives.transfer import ab, ft, ofd
 from understudy.objectives.turned import pretext, similarity_kd, turned_kd
+from understudy.objectives.vocabulary import lm_ce, lm_kd
 
 __all__ = [
     "Connector",

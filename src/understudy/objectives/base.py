@@ -59,6 +59,9 @@ class Objective(nn.Module):
     needs: Needs = Needs()
     counts: Literal["all", "labelled"] = "all"
     """What the sum is divided by: all unmasked positions, or those with a label."""
+    together: ClassVar[Callable[..., "list[Sum] | None"] | None] = None
+    """Computes several terms that have this in common at once: ([(weight, objective)], student,
+    teacher, batch) -> their sums, or None where it cannot."""
     may_vanish: bool = False
     """Declares that its gradient may stay zero for long (a ramp-up, a margin already met)."""
 
@@ -266,9 +269,11 @@ class Total(nn.Module):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> list[Term]:
         """Every term on this batch, unweighted sums with their weights beside them."""
         said = tuple(student.tensors())
+        weighted = [(at(w, batch.progress), objective) for _, w, objective in self]
+        joint = _joint(weighted, student, teacher, batch)
         return [
-            Term(name, at(w, batch.progress), objective(student, teacher, batch), objective, said)
-            for name, w, objective in self
+            Term(name, w, joint.get(i) or objective(student, teacher, batch), objective, said)
+            for i, (name, (w, objective)) in enumerate(zip(self.names, weighted, strict=True))
         ]
 
     def after_step(self) -> None:
@@ -302,6 +307,22 @@ def total(objective: "Objective | Total | Callable[..., Any]") -> Total:
 def at(weight: Weight, progress: float) -> float:
     """A weight at a point of the stage."""
     return float(weight(progress)) if callable(weight) else float(weight)
+
+
+def _joint(
+    terms: list[tuple[float, Objective]], student: Signals, teacher: Signals, batch: Batch
+) -> dict[int, Sum]:
+    """Sums, by number, of the terms that are computed together."""
+    groups: dict[Any, list[int]] = {}
+    for i, (_, objective) in enumerate(terms):
+        if objective.together is not None:
+            groups.setdefault(objective.together, []).append(i)
+    found: dict[int, Sum] = {}
+    for together, places in groups.items():
+        if len(places) > 1:
+            sums = together([terms[i] for i in places], student, teacher, batch)
+            found.update(zip(places, sums or [], strict=False))
+    return found
 
 
 def nothing(student: Signals) -> Tensor:

@@ -4,7 +4,7 @@ from understudy.signals.batch import IGNORE, Batch, as_batch
 from understudy.signals.calls import Call, as_call, default_call
 from understudy.signals.contents import content_hashes
 from understudy.signals.language import CausalLM
-from understudy.signals.record import Factored, Signals, Sparse
+from understudy.signals.record import Factored, Signals, Sparse, Tail
 from understudy.signals.stages import automatic_taps
 from understudy.signals.taps import Taps, module_at, observe, preserved
 
@@ -16,6 +16,7 @@ __all__ = [
     "Factored",
     "Signals",
     "Sparse",
+    "Tail",
     "Taps",
     "as_batch",
     "as_call",

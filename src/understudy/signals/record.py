@@ -29,31 +29,79 @@ class Factored:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
+Tail = Literal["uniform", "renormalise", "bucket", "sampled"]
+"""What the classes that are not listed are taken as; see `Sparse`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sparse:
     """Some log-probabilities of a distribution over `size` classes, and what the rest is taken as.
 
-    ids [..., k] int64, values [..., k] log-probabilities (nats). tail `uniform` spreads the missing
-    mass evenly over the other classes, `renormalise` gives it to the listed ones.
+    ids [..., k] int64, values [..., k] log-probabilities (nats) of softmax(z / temperature); a
+    value of -inf fills a place where nothing is listed. Tails:
+
+    uniform:      the missing mass, spread evenly over the other classes
+    renormalise:  nothing; the listed classes share the missing mass
+    bucket:       the missing mass, of all other classes together: one more class
+    sampled:      ids were drawn from the distribution (arXiv 2503.16870) and counts [..., k] say
+                  how often; values are log(count / draws), an unbiased estimate of it
     """
 
     ids: Tensor
     values: Tensor
     size: int
-    tail: Literal["uniform", "renormalise"] = "uniform"
+    tail: Tail = "uniform"
+    temperature: float = 1.0
+    counts: Tensor | None = None
+
+    @classmethod
+    def sampled(
+        cls, *, ids: Tensor, counts: Tensor, size: int, temperature: float = 1.0
+    ) -> "Sparse":
+        """Of drawn classes: ids and counts [..., k], a count of 0 filling a place."""
+        counts_ = counts.float()
+        values = (counts_ / counts_.sum(-1, keepdim=True)).log()
+        return cls(
+            ids=ids, values=values, size=size, tail="sampled", temperature=temperature,
+            counts=counts,
+        )  # fmt: skip
 
     def dense(self) -> Tensor:
-        """Log-probabilities, [..., size] (valid as logits)."""
-        values = self.values.float()
-        k = values.shape[-1]
-        if self.tail == "renormalise" or k >= self.size:
-            values = values.log_softmax(-1)
+        """Logits at temperature 1 (log-probabilities where `temperature` is 1), [..., size]."""
+        if self.tail in ("bucket", "sampled"):
+            what = "their tail is one bucket" if self.tail == "bucket" else "they were sampled"
+            raise SignalError(
+                f"these sparse logits say nothing about single classes that are not listed "
+                f"({what}); use a loss that reads them as they are (vocabulary_kd), or a store "
+                "with the tail uniform or renormalise"
+            )
+        ids, values = self.filled()
+        said = self.values.to(values.dtype)
+        k = (said > -torch.inf).sum(-1, keepdim=True)
+        if self.tail == "renormalise" or bool((k >= self.size).all()):
+            values = values - said.logsumexp(-1, keepdim=True)
             rest = torch.full_like(values[..., :1], float("-inf"))
         else:
-            missing = (1 - values.exp().sum(-1, keepdim=True)).clamp_min(1e-10)
-            rest = (missing / (self.size - k)).log()
+            missing = (1 - said.exp().sum(-1, keepdim=True)).clamp_min(1e-10)
+            rest = (missing / (self.size - k).clamp_min(1)).log()
         full = rest.expand(*values.shape[:-1], self.size).clone()
-        return full.scatter(-1, self.ids, values)
+        full = full.scatter(-1, ids, values)
+        return full if self.temperature == 1 else full * self.temperature
+
+    def filled(self) -> tuple[Tensor, Tensor]:
+        """(ids, values of at least single precision), the largest where nothing is listed."""
+        values = self.values.to(torch.promote_types(self.values.dtype, torch.float32))
+        most = values.argmax(-1, keepdim=True)
+        there = values > -torch.inf
+        return (
+            torch.where(there, self.ids, self.ids.gather(-1, most)),
+            torch.where(there, values, values.gather(-1, most)),
+        )
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> "Sparse":
+        """`f` on every tensor."""
+        counts = None if self.counts is None else f(self.counts)
+        return replace(self, ids=f(self.ids), values=f(self.values), counts=counts)
 
 
 Logits = Tensor | Factored | Sparse
@@ -98,7 +146,7 @@ class Signals:
         elif isinstance(logits, Factored):
             logits = replace(logits, hidden=f(logits.hidden))
         elif isinstance(logits, Sparse):
-            logits = replace(logits, ids=f(logits.ids), values=f(logits.values))
+            logits = logits.map(f)
         return Signals(
             logits=logits,
             features={k: f(v) for k, v in self.features.items()},

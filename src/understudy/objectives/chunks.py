@@ -1,0 +1,373 @@
+"""The chunk loop over a head: losses of factored logits, with gradients made on the way.
+
+It walks over chunks of the positions, makes the student's logits of one chunk once, lets every
+part of the loss pull at them, and turns the sum of their gradients into those of hidden states,
+head and bias. Never more than a chunk of logits exists, memory does not grow with the number of
+positions, and the gradients are exact.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from understudy.errors import SignalError
+from understudy.objectives.divergences import Block, Divergence, pull
+from understudy.objectives.sparse import Listed, sparse_pull
+from understudy.signals import Factored, Signals, Sparse
+
+CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+"""Size of one chunk of single-precision logits, by device; up to six of them exist at once."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What turns hidden states into logits: weight [V, d], bias [V], scale and soft-cap."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+
+    @classmethod
+    def of(cls, factored: Factored) -> "Head":
+        """The head of factored logits."""
+        return cls(factored.weight, factored.bias, factored.scale, factored.softcap)
+
+    def logits(self, hidden: Tensor, work: "Work", name: str) -> Tensor:
+        """[n, V] in single precision or better, in the buffer `name`."""
+        weight, bias = self.weight, self.bias
+        h = hidden.to(weight.dtype)
+        h = h if self.scale == 1.0 else h * self.scale
+        wide = weight.dtype == work.dtype
+        out = work.get(name if wide else "narrow", (len(h), len(weight)), weight.dtype)
+        torch.mm(h, weight.T, out=out)
+        if bias is not None:
+            # an excluded class (-inf) becomes the least number, so that 0 x -inf never arises
+            out += (bias * self.scale).clamp_min(torch.finfo(out.dtype).min)
+        z = out if wide else work.get(name, (len(h), len(weight))).copy_(out)
+        return z if self.softcap is None else z.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def back(self, grad: Tensor, z: Tensor, work: "Work") -> Tensor:
+        """The gradient before the soft-cap, in place: d tanh is 1 - tanh^2."""
+        if self.softcap is None:
+            return grad
+        squared = torch.square(z, out=work.get("cap", z.shape)).mul_(grad)
+        return grad.sub_(squared, alpha=1 / self.softcap**2)
+
+
+class Work:
+    """Buffers of one chunk, made when first asked for and used again for the next one."""
+
+    def __init__(self, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.size, self.dtype, self.device = rows * columns, dtype, device
+        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        self.said: dict[int, Tensor] = {}
+
+    def get(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """The buffer `name` as a matrix of this shape, with whatever is in it."""
+        key = (name, dtype or self.dtype)
+        if key not in self.buffers:
+            self.buffers[key] = torch.empty(self.size, dtype=key[1], device=self.device)
+        return self.buffers[key][: shape[0] * shape[1]].view(*shape)
+
+
+class Target(Protocol):
+    """What the student's distribution over its first `columns` classes is pulled towards."""
+
+    @property
+    def temperature(self) -> float:
+        """T, at which the student is asked."""
+        ...
+
+    @property
+    def columns(self) -> int:
+        """How many classes are compared."""
+        ...
+
+    def pull(self, part: slice, log_q: Tensor, q: Tensor, work: Work) -> tuple[Tensor, Tensor]:
+        """(values [n, 1], gradient [n, columns] at z / T); log_q and q may be overwritten."""
+        ...
+
+
+@dataclass(frozen=True)
+class Logits:
+    """A divergence from a teacher's logits, factored or dense, of `columns` classes."""
+
+    kind: Divergence
+    source: Factored | Tensor
+    temperature: float
+    columns: int
+
+    def pull(self, part: slice, log_q: Tensor, q: Tensor, work: Work) -> tuple[Tensor, Tensor]:
+        """As `Target`; a teacher of several targets speaks once."""
+        z = work.said.get(id(self.source))
+        if z is None:
+            z = work.said[id(self.source)] = self._said(part, work)
+        shape = q.shape
+        log_p, p, spare = (work.get(name, shape) for name in ("log_p", "p", "spare"))
+        if self.temperature != 1:
+            z = torch.mul(z, 1 / self.temperature, out=spare)
+            z.clamp_min_(torch.finfo(z.dtype).min)
+        torch.log_softmax(z, -1, out=log_p)
+        torch.exp(log_p, out=p)
+        return pull(self.kind, Block(log_p, log_q, p, q, spare))
+
+    def _said(self, part: slice, work: Work) -> Tensor:
+        if isinstance(self.source, Factored):
+            hidden = self.source.hidden[part]
+            name = f"said {id(self.source)}"
+            return Head.of(self.source).logits(hidden, work, name)
+        z = self.source[part].to(work.dtype)
+        return z.clamp_min(torch.finfo(z.dtype).min)
+
+
+@dataclass(frozen=True)
+class Some:
+    """A divergence from a sparse teacher."""
+
+    kind: Divergence
+    source: Listed
+    temperature: float
+    columns: int
+
+    def pull(self, part: slice, log_q: Tensor, q: Tensor, work: Work) -> tuple[Tensor, Tensor]:
+        """As `Target`."""
+        log_p, p, spare = q, q, q
+        if self.source.form == "uniform" and not getattr(self.kind, "linear", False):
+            log_p, p, spare = (work.get(name, q.shape) for name in ("log_p", "p", "spare"))
+        return sparse_pull(self.kind, self.source.rows(part), Block(log_p, log_q, p, q, spare))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Cross-entropy with labels [n], a share of which is spread evenly over all classes."""
+
+    labels: Tensor
+    smoothing: float
+    columns: int
+    temperature: float = 1.0
+
+    def pull(self, part: slice, log_q: Tensor, q: Tensor, work: Work) -> tuple[Tensor, Tensor]:
+        """As `Target`; the gradient is q less the target."""
+        label, a = self.labels[part].unsqueeze(-1), self.smoothing
+        values = log_q.gather(-1, label).mul_(a - 1)
+        if a:
+            values -= a * log_q.mean(-1, keepdim=True)
+            q -= a / self.columns
+        return values, q.scatter_add_(-1, label, torch.full_like(values, a - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One term of a loss: its target, a factor, weights [n] and how much it counts in the loss.
+
+    The gradient that is made in the forward pass is that of sum_i share_i total_i.
+    """
+
+    target: Target
+    factor: float = 1.0
+    weights: Tensor | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of hidden states [n, d], weight [V, d] and bias [V]; None where not wanted."""
+
+    of: tuple[Tensor | None, ...]
+    wanted: tuple[bool, ...]
+
+    def scaled(self, by: float, dtypes: list[torch.dtype | None]) -> tuple[Tensor | None, ...]:
+        """In place, so that nothing of their size is made again."""
+        found = []
+        for t, dtype in zip(self.of, dtypes, strict=True):
+            if t is not None and by != 1.0:
+                t *= by
+            found.append(None if t is None or dtype is None else t.to(dtype))
+        return tuple(found)
+
+
+def walk(
+    hidden: Tensor, head: Head, parts: list[Part], wanted: tuple[bool, ...]
+) -> tuple[Tensor, Gradients]:
+    """Totals [m] of the parts, and the gradients of sum_i share_i total_i."""
+    n, columns = hidden.shape[0], head.weight.shape[0]
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    size = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"])
+    chunks = math.ceil(n / max(1, size // (4 * columns)))
+    rows = math.ceil(n / max(1, chunks))
+    work = Work(rows, columns, dtype, hidden.device)
+    # an accelerator's products accumulate in single precision within a chunk already
+    sums = dtype if hidden.device.type == "cpu" else head.weight.dtype
+    d_hidden = torch.zeros_like(hidden) if wanted[0] else None
+    d_weight = torch.zeros_like(head.weight, dtype=sums) if wanted[1] else None
+    d_bias = hidden.new_zeros(columns, dtype=dtype) if wanted[2] else None
+    sums_ = torch.zeros(len(parts), device=hidden.device, dtype=torch.float64)
+    for start in range(0, n, rows):
+        span = slice(start, min(start + rows, n))
+        h = hidden[span]
+        work.said.clear()
+        z = head.logits(h, work, "z")
+        values, grad, by = _pulled(z, span, parts, work, any(wanted))
+        sums_ += values
+        if grad is None:
+            continue
+        grad = head.back(grad, z, work)
+        grad = _narrowed(grad, h.dtype, work)
+        by = by * head.scale
+        if d_hidden is not None:
+            torch.mm(grad, head.weight, out=d_hidden[span]).mul_(by)
+        if d_weight is not None:
+            right = (h * by).to(h.dtype)
+            if grad.dtype == d_weight.dtype:
+                d_weight.addmm_(grad.T, right)
+            else:
+                d_weight += grad.T @ right
+        if d_bias is not None:
+            d_bias += (by.T.to(grad.dtype) @ grad).squeeze(0)
+    return sums_.to(dtype), Gradients((d_hidden, d_weight, d_bias), wanted)
+
+
+def _pulled(
+    z: Tensor, span: slice, parts: list[Part], work: Work, learns: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(totals [m], gradient at z up to a factor a row, that factor [n, 1]) of one chunk."""
+    n, columns = z.shape
+    totals, grad = [], None
+    one = z.new_ones(1, 1).expand(n, 1)
+    alone = len(parts) == 1 and parts[0].target.columns == columns
+    for part in parts:
+        target = part.target
+        shape = (n, target.columns)
+        log_q, q = work.get("log_q", shape), work.get("q", shape)
+        mine = z[:, : target.columns]
+        if target.temperature != 1:
+            mine = torch.mul(mine, 1 / target.temperature, out=q)
+        torch.log_softmax(mine, -1, out=log_q)
+        torch.exp(log_q, out=q)
+        values, slope = target.pull(span, log_q, q, work)
+        by = one * part.factor
+        if part.weights is not None:
+            by = by * part.weights[span].to(z.dtype).unsqueeze(-1)
+        totals.append((values * by).sum(dtype=torch.float64))
+        by = by * (part.share / target.temperature)
+        if not learns or not part.share:
+            continue
+        if alone:
+            return torch.stack(totals), slope, by
+        if grad is None:
+            grad = work.get("sum", z.shape).zero_()
+        grad[:, : target.columns].addcmul_(slope, by)
+    return torch.stack(totals), grad, one
+
+
+def _narrowed(grad: Tensor, dtype: torch.dtype, work: Work) -> Tensor:
+    """In the precision of the head's products."""
+    if grad.dtype == dtype:
+        return grad
+    return work.get("narrow", grad.shape, dtype).copy_(grad)
+
+
+class _Walk(torch.autograd.Function):
+    """Totals [m] of hidden states [n, d] and a head, gradients made on the way."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head, parts: list[Part]
+    ) -> Tensor:
+        """Keeps gradients of size [n, d], [V, d], [V]."""
+        wanted = tuple(ctx.needs_input_grad[:3])
+        totals, ctx.kept = walk(hidden, head, parts, wanted)
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.head, ctx.parts = head, parts
+        return totals
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Scales what was kept; walks again where the terms are weighted otherwise or asked twice.
+
+        So a gradient of one term alone (a probe, a method that balances terms) is exact too.
+        """
+        inputs = ctx.saved_tensors
+        asked = grad.tolist()
+        by = _multiple(asked, [part.share for part in ctx.parts], torch.finfo(grad.dtype).eps)
+        kept, wanted = ctx.kept, tuple(ctx.needs_input_grad[:3])
+        if kept is None or by is None or kept.wanted != wanted:
+            parts = [replace(part, share=a) for part, a in zip(ctx.parts, asked, strict=True)]
+            by, (_, kept) = 1.0, walk(inputs[0], ctx.head, parts, wanted)
+        else:
+            ctx.kept = None  # handed over
+        dtypes = [None if t is None else t.dtype for t in inputs]
+        return (*kept.scaled(by, dtypes), None, None)
+
+
+def _multiple(asked: list[float], shares: list[float], eps: float) -> float | None:
+    """The s with asked = s shares, if there is one."""
+    norm = sum(b * b for b in shares)
+    if not norm:
+        return None
+    s = sum(a * b for a, b in zip(asked, shares, strict=True)) / norm
+    most = max(abs(a) for a in asked)
+    near = all(abs(a - s * b) <= 8 * eps * most for a, b in zip(asked, shares, strict=True))
+    return s if near else None
+
+
+def totals(student: Factored, parts: list[Part]) -> Tensor:
+    """[m] totals of the parts over packed positions (hidden states [n, d]), with gradients."""
+    hidden, weight, bias = student.hidden, student.weight, student.bias
+    if hidden.ndim != 2:
+        raise SignalError("the chunked loss takes packed positions: hidden states [n, d]")
+    kind = hidden.device.type
+    dtype = weight.dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    head = Head(weight.detach(), None if bias is None else bias.detach(), student.scale,
+                student.softcap)  # fmt: skip
+    with torch.autocast(kind, enabled=False):
+        return _Walk.apply(hidden, weight, bias, head, parts)  # pyright: ignore[reportReturnType]
+
+
+def trimmed(teacher: Signals, columns: int) -> Signals:
+    """A teacher whose logits have no more than a student's `columns` classes, if not sparse."""
+    said = teacher.logits
+    if said is None or isinstance(said, Sparse):
+        return teacher
+    return replace(teacher, logits=cut(said, common(columns, classes(said))))
+
+
+def common(student: int, teacher: int) -> int:
+    """The classes that two vocabularies of one padded family have in common.
+
+    Raises:
+        SignalError: they differ by more than padding does (512 columns, or a tenth of a small one).
+    """
+    small = min(student, teacher)
+    if abs(student - teacher) > min(512, max(8, small // 10)):
+        raise SignalError(
+            f"the student's vocabulary has {student} classes and the teacher's {teacher}: that is "
+            "more than padding, so their ids do not agree; align the tokenisers (uld, gold)"
+        )
+    return small
+
+
+def classes(teacher: Factored | Tensor | Sparse) -> int:
+    """How many classes a teacher speaks of."""
+    if isinstance(teacher, Sparse):
+        return teacher.size
+    return len(teacher.weight) if isinstance(teacher, Factored) else teacher.shape[-1]
+
+
+def cut(teacher: Factored | Tensor, columns: int) -> Factored | Tensor:
+    """Logits of the first `columns` classes; themselves where there are no more."""
+    if isinstance(teacher, Tensor):
+        return teacher if teacher.shape[-1] <= columns else teacher[..., :columns]
+    if len(teacher.weight) <= columns:
+        return teacher
+    bias = None if teacher.bias is None else teacher.bias[:columns]
+    return replace(teacher, weight=teacher.weight[:columns], bias=bias)
