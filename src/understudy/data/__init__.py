@@ -1,6 +1,8 @@
 """What is studied: sources of samples, their order, their views."""
 
+from understudy.data.chat import Reading, texts_of
 from understudy.data.loader import Indexed, Loader, Opaque, loader_state
+from understudy.data.own_template import OwnTemplate
 from understudy.data.sampling import Order
 from understudy.data.sources import (
     Arrays,
@@ -23,6 +25,8 @@ __all__ = [
     "Mapped",
     "Opaque",
     "Order",
+    "OwnTemplate",
+    "Reading",
     "Source",
     "Subset",
     "Texts",
@@ -32,5 +36,6 @@ __all__ = [
     "check_labels",
     "fingerprint",
     "loader_state",
+    "texts_of",
     "uniform",
 ]
