@@ -9,6 +9,7 @@ from understudy import errors
 from understudy.tasks.digits import digits
 from understudy.tasks.published import banking77, cifar100, mnist, sst2, trec
 from understudy.tasks.stdlib import stdlib_text
+from understudy.tasks.stdlib_lm import stdlib_lm
 from understudy.tasks.tables import breast_cancer, diabetes, wine
 from understudy.tasks.task import Task
 
@@ -25,6 +26,7 @@ _TASKS: dict[str, Callable[..., Task]] = {
     "breast-cancer": breast_cancer,
     "diabetes": diabetes,
     "stdlib-text": stdlib_text,
+    "stdlib-lm": stdlib_lm,
     "cifar100": cifar100,
     "mnist": mnist,
     "sst2": sst2,
