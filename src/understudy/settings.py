@@ -309,6 +309,64 @@ def cifar100_small(*, data_dir: str | None = None) -> Setting:
     )
 
 
+def _stdlib_lm(split: int, **options: Any) -> Any:
+    from understudy.tasks.stdlib_lm import stdlib_lm as task
+
+    return task(split=split, **options)
+
+
+STDLIB_STUDENTS = {
+    "small": "llama:width=64,depth=3,heads=4",
+    "middle": "llama:width=128,depth=3,heads=4,hidden=448",
+    "large": "llama:width=160,depth=4,heads=5",
+}
+"""Students of `stdlib-lm`: 0.2, 0.8 and 1.4 million parameters."""
+
+
+def stdlib_lm(*, size: str = "middle") -> Setting:
+    """The standard library's own source: a shipped Llama of 2.9M parameters teaches a smaller one.
+
+    The student, of 0.2M (`small`), 0.8M (`middle`) or 1.4M (`large`) parameters, reads 1M tokens
+    once. Seed k uses split k: other modules to learn from, to choose on and to judge on, all
+    unknown to the teacher but those to learn from.
+    """
+    from understudy.signals import CausalLM
+    from understudy.tasks.stdlib_lm import teacher
+
+    if size not in STDLIB_STUDENTS:
+        raise unknown("size of the student of stdlib-lm", size, STDLIB_STUDENTS)
+    return Setting(
+        name="stdlib-lm" if size == "middle" else f"stdlib-lm-{size}",
+        kind="language",
+        call=CausalLM(),
+        task=_stdlib_lm,
+        teachers={"teacher": teacher},
+        student=STDLIB_STUDENTS[size],
+        budget=Budget(
+            epochs=1, batch_size=16, lr=4e-3, weight_decay=0.1, warmup=0.05, clip=1.0
+        ),
+        origin={"task": "stdlib-lm"},
+    )
+
+
+def stdlib_lm_teacher() -> Setting:
+    """How the shipped teacher of `stdlib-lm` was trained: all modules that are not held back."""
+    from understudy.signals import CausalLM
+
+    return Setting(
+        name="stdlib-lm-teacher",
+        kind="language",
+        call=CausalLM(),
+        task=partial(_stdlib_lm, tokens="all"),
+        student="llama:width=192,depth=6,heads=6",
+        method="alone",
+        budget=Budget(
+            steps=2200, batch_size=8, lr=2e-3, weight_decay=0.1, warmup=0.03, clip=1.0
+        ),
+        origin={"task": "stdlib-lm-teacher"},
+    )
+
+
 def _first(source: Any, count: int) -> Any:
     import torch
 
@@ -319,6 +377,8 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
     "digits": digits,
     "digits-full": digits_full,
     "cifar100-small": cifar100_small,
+    "stdlib-lm": stdlib_lm,
+    "stdlib-lm-teacher": stdlib_lm_teacher,
 }
 
 
