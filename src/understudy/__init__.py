@@ -20,6 +20,7 @@ _HOMES = {
     **dict.fromkeys(("Budget",), "training.budget"),
     **dict.fromkeys(("Recipe", "Setting", "Stage", "Trained"), "setting"),
     **dict.fromkeys(("setting",), "settings"),
+    **dict.fromkeys(("lora",), "language_pairs"),
     **dict.fromkeys(("Batch", "Signals"), "signals"),
     **dict.fromkeys(("Studio",), "running"),
     **dict.fromkeys(("UserError",), "errors"),
@@ -48,6 +49,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from understudy.api import Attached, Run, attach, compare, distill, evaluate, load
     from understudy.errors import UserError
+    from understudy.language_pairs import lora
     from understudy.objectives import *  # noqa: F403
     from understudy.running import Studio
     from understudy.setting import Recipe, Setting, Stage, Trained

@@ -196,7 +196,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B,...",
         help="class names in the order of the teacher's outputs (default: as it says)",
     )
-    d.add_argument("--kind", choices=("single", "multi", "regression"), help="kind of task")
+    d.add_argument(
+        "--kind", choices=("single", "multi", "regression", "language"), help="kind of task"
+    )
     d.add_argument("--image-size", type=int, metavar="N", help="resize images")
     d.add_argument("--class-weights", metavar="W", help="balanced, or one number a class: 1,2,1")
     d.add_argument("--metric", metavar="NAME", help="headline metric (accuracy, f1, auroc, ...)")
@@ -219,6 +221,29 @@ def _parser() -> argparse.ArgumentParser:
     d.add_argument("--warm-start", metavar="DIR", help="weights that the student starts from")
     d.add_argument(
         "--strategy", choices=("ddp", "fully_shard"), default="ddp", help="under torchrun"
+    )
+    lm = d.add_argument_group("language models (a causal LM as teacher or student, or --kind)")
+    lm.add_argument(
+        "--columns",
+        metavar="A=B,...",
+        help="what columns are called: text=body, prompt=q,completion=a or messages=chat",
+    )
+    lm.add_argument(
+        "--chat", action="store_true", help="prompt and completion as turns in the chat template"
+    )
+    lm.add_argument("--tokenizer", metavar="DIR", help="folder or hub name (default: the models')")
+    lm.add_argument("--max-length", type=int, metavar="N", help="cut texts to N tokens")
+    lm.add_argument("--pack", type=int, metavar="N", help="lay texts into rows of N tokens")
+    lm.add_argument(
+        "--lora",
+        metavar="SETTINGS",
+        nargs="?",
+        const="",
+        help="learn adapters alone: r=8,alpha=16,targets=q_proj+v_proj,dropout=0",
+    )
+    lm.add_argument("--merge", action="store_true", help="save adapters as a whole model")
+    lm.add_argument(
+        "--show-example", action="store_true", help="print one sample, scored tokens marked; stop"
     )
     d.set_defaults(run=_distill)
 
@@ -421,8 +446,29 @@ def _setting(given: Any) -> Any:
         class_weights=weights,
         new_head=given.new_head,
         labels=given.labels.split(",") if given.labels else None,
+        tokenizer=given.tokenizer,
+        max_length=given.max_length,
+        **_language(given),
     )
     return chosen, True
+
+
+def _language(given: Any) -> dict[str, Any]:
+    """What is said of texts and of adapters."""
+    if given.merge and given.lora is None:
+        raise UserError("--merge goes with --lora: there are no adapters to merge")
+    if given.lora is None and given.columns is None:
+        return {"chat": given.chat, "pack": given.pack}
+    from understudy.students import LoRA
+
+    columns = {}
+    for pair in filter(None, (given.columns or "").split(",")):
+        name, equals, column = pair.partition("=")
+        if not equals or not column.strip():
+            raise UserError(f"--columns takes name=column,... such as prompt=q, not {pair!r}")
+        columns[name.strip()] = column.strip()
+    adapters = None if given.lora is None else LoRA.parse(given.lora, merge=given.merge)
+    return {"chat": given.chat, "pack": given.pack, "columns": columns or None, "adapters": adapters}
 
 
 def _distill(given: Any) -> int:
@@ -430,6 +476,11 @@ def _distill(given: Any) -> int:
 
     _threads(given)
     setting, own = _setting(given)
+    if given.show_example:
+        from understudy.reporting.marked import show_example
+
+        _print_text(show_example(setting, colour=sys.stdout.isatty()))
+        return 0
     method = given.method or (setting.method if setting.teachers else "alone")
     seeds = _seeds(given, 1 if own else 3)
     if given.plan:

@@ -106,13 +106,26 @@ def own(
     stands for its student. What a model's folder says of its preprocessing (tokenizer, mean and
     deviation, size) and of its classes' names is followed, and what a store's folder says of how
     its data was read. `new_head` gives a Hugging Face student a head for the data's classes.
+    Causal language models (or kind "language") make it a task of texts, with the options of
+    `language_pairs.own_language`.
     """
+    from understudy.language_pairs import is_language, own_language
     from understudy.students import load_model
     from understudy.tasks import load
 
     specs = [teacher] if isinstance(teacher, str) else list(teacher or ())
     specs, student = [model_folder(s) for s in specs], model_folder(student)
-    given = {k: v for k, v in options.items() if v is not None}
+    given = {k: v for k, v in options.items() if v is not None and v is not False}
+    if is_language(
+        given.pop("kind", None) if given.get("kind") == "language" else given.get("kind"),
+        [*specs, student], target=given.get("target"), new_head=new_head,
+    ):  # fmt: skip
+        _only_language(given)
+        return own_language(
+            teachers=specs, student=student, data=data, is_store=is_store, teacher_of=_teacher,
+            **given,
+        )  # fmt: skip
+    _no_language(given)
     found: dict[str, Any] = {}
     for spec in (student, *reversed(specs)):  # the first teacher has the last word
         found |= _preprocessing(spec, given)
@@ -142,6 +155,27 @@ def own(
         method="kd" if teachers else "alone",
         origin={"data": str(data), **plain},
     )
+
+
+LANGUAGE = ("tokenizer", "columns", "chat", "text", "max_length", "pack", "adapters")
+"""Options of a pair of language models."""
+
+
+def _only_language(given: dict[str, Any]) -> None:
+    odd = sorted(given.keys() - set(LANGUAGE))
+    if odd:
+        flag = odd[0].replace("_", "-")
+        raise UserError(
+            f"--{flag} is not for language models; --kind single, multi or regression reads the "
+            "data as labelled samples"
+        )
+
+
+def _no_language(given: dict[str, Any]) -> None:
+    odd = sorted(given.keys() & (set(LANGUAGE) - {"text", "tokenizer", "max_length"}))
+    if odd:
+        flag = {"adapters": "lora"}.get(odd[0], odd[0])
+        raise UserError(f"--{flag} is for causal language models, and none is given here")
 
 
 def model_folder(spec: str) -> str:

@@ -170,7 +170,7 @@ def sizes_for(spec: ModelSpec, task: Task) -> dict[str, Any]:
     """What the task dictates to a model: the classes, and a family's input sizes."""
     sizes: dict[str, Any] = {"classes": task.classes}
     if not isinstance(spec, str) or spec.partition(":")[0] not in families():
-        return sizes
+        return sizes | ({"task": "causal-lm"} if task.kind == "language" else {})
     inputs = task.example(1).inputs
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
     own = {k: v for k, v in task.model.items() if k in families()[spec.partition(":")[0]].inputs}

@@ -16,6 +16,7 @@ from torch import nn
 
 from understudy.errors import UserError, nearest, unknown
 from understudy.students.families import build, families, parse
+from understudy.students.lora import is_adapter, load_adapter
 from understudy.students.saving import load_student, read_config, save_student
 from understudy.students.state import first_line, put_state, read_state
 
@@ -41,7 +42,7 @@ def load_model(
     - `"resnet8x4"`, `"mlp:width=64"`: a built-in family, untrained; needs `classes` and the sizes
       that the input dictates (`in_channels=`, `in_features=`, `vocabulary=`), which other
       forms ignore; a folder of such a name is written `./resnet8x4`;
-    - a folder: a student saved by `save_student`, or a Hugging Face model;
+    - a folder: a student saved by `save_student`, a Hugging Face model, or adapters of `peft`;
     - `"weights.safetensors@model.py:make"`, or the file with `factory="model.py:make"`: a state
       dict in the module that the factory returns (`.pt`, `.pth`, `.bin`, `.ckpt` likewise);
     - `"model.py:make"`: the factory's module, untrained;
@@ -96,6 +97,8 @@ def _from_folder(
     fresh: bool,
     new_head: bool,
 ) -> nn.Module:
+    if is_adapter(folder):
+        return load_adapter(folder)
     config = read_config(folder)
     if "architectures" in config or "model_type" in config:
         from understudy.students.huggingface import load_pretrained

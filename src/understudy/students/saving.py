@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from understudy.errors import CheckpointError, UserError
 from understudy.files import failure, files, plain
 from understudy.students.families import from_config, unwrapped
+from understudy.students.lora import is_adapted, is_adapter, load_adapter, merged, save_adapter
 from understudy.students.state import first_line, put_state, read_state
 
 
@@ -30,7 +31,8 @@ def save_student(
 
     A built-in family leaves `model.safetensors` and a `config.json` that rebuilds it; a Hugging
     Face model what `save_pretrained` leaves, with `labels` as its `id2label`, and `processor` (a
-    tokenizer or image processor, or several in a list) beside it; any other module its weights and
+    tokenizer or image processor, or several in a list) beside it; one with adapters of `peft` the
+    adapters alone, or the whole model where they are to be merged; any other module its weights and
     its class name, to be loaded `into=` a module of that class. `extra` is kept under "extra", for
     Hugging Face models under "understudy". The folder appears at once, complete and flushed, or
     not at all; one that exists is refused unless `overwrite`.
@@ -65,6 +67,8 @@ def load_student(folder: str | Path, *, into: nn.Module | None = None) -> nn.Mod
     `labels` and `extra` were given is in `read_config(folder)`.
     """
     path = Path(folder)
+    if is_adapter(path):
+        return load_adapter(path)
     config = read_config(path)
     if "architectures" in config or "model_type" in config:
         from understudy.students.huggingface import load_pretrained
@@ -106,7 +110,14 @@ def _write(
     extra: Mapping[str, Any] | None,
     processor: Any,
 ) -> None:
-    if hasattr(model, "save_pretrained"):
+    if is_adapted(model) and getattr(model, "merge_when_saved", False):
+        model = merged(model)
+    if is_adapted(model):
+        save_adapter(model, folder)
+        named = None if labels is None else list(labels)
+        config = {"format": "understudy-adapter-1", "labels": named, "extra": dict(extra or {})}
+        _write_json(folder / "config.json", config)
+    elif hasattr(model, "save_pretrained"):
         model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
         config = read_config(folder)
         if labels is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from understudy.data import Arrays, Source, ViewFunction
-from understudy.errors import DataError, nearest
+from understudy.errors import DataError, UserError, nearest
 from understudy.evaluation import default_metric
 from understudy.signals import IGNORE
 from understudy.tasks.arrays import read_arrays
@@ -42,9 +42,10 @@ def load(
     image_size: int | None = None,
     normalise: Normalise = None,
     tokenizer: Any = None,
-    max_length: int = 128,
+    max_length: int | None = None,
     metric: str | None = None,
     view: ViewFunction | None = None,
+    **language: Any,
 ) -> Task:
     """Data from a folder, a file or the Hugging Face hub.
 
@@ -69,6 +70,10 @@ def load(
                    in 0 to 1, tables as they are; (mean, deviation): those, as a given teacher
                    needs them
     tokenizer:     a Hugging Face tokenizer or its name; None: words of the training texts
+    max_length:    tokens of a text at most (128 of a text that is classified)
+
+    `kind="language"` reads texts to predict token by token, with the options of `load_texts`
+    (columns, chat, truncate, ...).
 
     Without any labels the task judges by agreement with the teacher (`metric="agreement"`), and
     `classes` is 0 unless given: the teacher says. Where teacher and student need different
@@ -79,6 +84,17 @@ def load(
     empty or unreadable file, values that are not finite (row named), a label out of range, images
     of different sizes, training labels that are all the same, a part with fewer than two samples.
     """
+    if kind == "language":
+        from understudy.tasks.own_texts import load_texts
+
+        if text is not None:
+            language["columns"] = {"text": text, **language.get("columns", {})}
+        return load_texts(
+            path, tokenizer=tokenizer, max_length=max_length, validation=validation, test=test,
+            seed=seed, metric=metric, **language,
+        )  # fmt: skip
+    if language:
+        raise UserError(f"{next(iter(language))} is for data of kind 'language'")
     raw = _merged(_read(path, target, text))
     where = raw.where
     if raw.modality == "table":
@@ -94,7 +110,8 @@ def load(
 
     make, sizes, extras = _INPUTS[raw.modality](
         {k: v.inputs for k, v in parts.items()}, where,
-        image_size=image_size, normalise=normalise, tokenizer=tokenizer, max_length=max_length,
+        image_size=image_size, normalise=normalise, tokenizer=tokenizer,
+        max_length=max_length or 128,
     )  # fmt: skip
     made = {k: make(k, values[k], rows[k]) for k in parts}
     labelled = values["train"] is not None or values["validate"] is not None

@@ -142,7 +142,7 @@ def _rendering(
     """The samples in another model's template, scored alike; None where that says the same."""
     talks = any(r.form == "messages" for r in read.values()) or reading.chat
     same = getattr(tokenizer, "chat_template", None) == getattr(first, "chat_template", None)
-    if not talks or same:
+    if not talks or same or not getattr(tokenizer, "chat_template", None):
         return None
     own = Reading(columns=reading.columns, chat=reading.chat, vocabulary=reading.vocabulary)
     found: list[Sample] = []
