@@ -1,0 +1,38 @@
+"""The default world of this wing's recipes, and what a recipe asks of a setting."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from understudy.errors import MethodRefused
+from understudy.setting import Setting
+
+
+def speaking(setting: Setting | None, name: str, *, teacher: bool = True) -> Setting:
+    """The setting, or the school's; refused where its models are no language models."""
+    if setting is None:
+        from understudy import settings
+
+        setting = settings.school()
+    if setting.kind != "language":
+        raise MethodRefused(
+            f"{name} trains language models, and {setting.name} is of kind {setting.kind}; use a "
+            "setting of texts, such as school, or method kd"
+        )
+    if teacher and not setting.teachers:
+        raise MethodRefused(f"{name} learns from a teacher, and the setting has none")
+    return setting
+
+
+def words(tokenizer: Any, text: str, count: int, vocabulary: int, seed: int) -> Tensor:
+    """`count` token ids: those of a text, repeated as need be; drawn where there is no tokenizer."""
+    ids: list[int] = []
+    if tokenizer is not None:
+        encode = getattr(tokenizer, "encode", None)
+        found = encode(text) if callable(encode) else tokenizer(text)["input_ids"]
+        ids = [int(i) for i in getattr(found, "ids", found)]
+    if not ids:
+        g = torch.Generator().manual_seed(seed)
+        return torch.randint(vocabulary, (count,), generator=g)
+    return torch.tensor((ids * count)[:count])
