@@ -1,12 +1,14 @@
 """What the student is asked to match: pure functions of two models' signals, one file a family."""
 
 from understudy.objectives.agglomerate import mimic, phi_s, unic
+from understudy.objectives.authored import adaptive_skew, written_by
 from understudy.objectives.base import (
     Function,
     Needs,
     Objective,
     PerBatch,
     PerSample,
+    Reads,
     Sum,
     Term,
     Total,
@@ -25,7 +27,9 @@ from understudy.objectives.cross_attention import scalekd
 from understudy.objectives.discovery import class_relation, human_choice, odd_one_out
 from understudy.objectives.explain import explanation
 from understudy.objectives.features import at, hint
+from understudy.objectives.head_tail import akl
 from understudy.objectives.heads import nd, simkd, srrl
+from understudy.objectives.interpolated import taid
 from understudy.objectives.logits import binary_kd, consistency, dkd, kd, match_outputs
 from understudy.objectives.logits_more import (
     bd_kd,
@@ -38,10 +42,12 @@ from understudy.objectives.logits_more import (
     tf_kd,
     wsld,
 )
+from understudy.objectives.policy import sampled_kl
 from understudy.objectives.relations import cc, pkt, rkd, sp
 from understudy.objectives.review import reviewkd
 from understudy.objectives.schedules import ramp
 from understudy.objectives.self_distillation import byot
+from understudy.objectives.sequence_kl import sequence_reverse_kl
 from understudy.objectives.soft import certain_kd, ferkd, js, partial_kd, soft_ce, tempered_ce
 from understudy.objectives.statistics import fsp, ickd, nst, vid
 from understudy.objectives.supervised import bce, ce, mse
@@ -57,10 +63,13 @@ __all__ = [
     "Objective",
     "PerBatch",
     "PerSample",
+    "Reads",
     "Sum",
     "Term",
     "Total",
     "ab",
+    "adaptive_skew",
+    "akl",
     "at",
     "bce",
     "bd_kd",
@@ -108,13 +117,16 @@ __all__ = [
     "ramp",
     "reviewkd",
     "rkd",
+    "sampled_kl",
     "scalekd",
     "self_confidence",
+    "sequence_reverse_kl",
     "similarity_kd",
     "simkd",
     "soft_ce",
     "sp",
     "srrl",
+    "taid",
     "tempered_ce",
     "tf_kd",
     "total",
@@ -124,4 +136,5 @@ __all__ = [
     "vid",
     "wcord",
     "wsld",
+    "written_by",
 ]

@@ -28,13 +28,27 @@ class Sum(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reads:
+    """How a term reads a distribution of which a source may list a part only.
+
+    name: of the divergence. temperature: at which it is read. tails: the tail rules (`Sparse.tail`)
+    of which it can be had.
+    """
+
+    name: str
+    temperature: float = 1.0
+    tails: tuple[str, ...] = ("uniform", "renormalise")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Needs:
     """What an objective reads; only this is recorded, and a source that lacks it is refused first.
 
     student, teacher: names of taps. logits: whether the teacher's logits are read. labels: whether
     it teaches nothing without labels. graph: whether gradients run through the teacher's forward
     pass (never into its parameters). head: whether the teacher's last linear layer is read, from
-    `teacher.others["head"] = (weight [K, d], bias [K] or None)`, both detached.
+    `teacher.others["head"] = (weight [K, d], bias [K] or None)`, both detached. reads: how terms
+    read the teacher's distribution where they can do with a part of it.
     """
 
     student: tuple[str, ...] = ()
@@ -43,6 +57,7 @@ class Needs:
     labels: bool = False
     graph: bool = False
     head: bool = False
+    reads: tuple[Reads, ...] = ()
 
 
 class Objective(nn.Module):
@@ -254,6 +269,7 @@ class Total(nn.Module):
             labels=any(n.labels for n in all_),
             graph=any(n.graph for n in all_),
             head=any(n.head for n in all_),
+            reads=tuple(dict.fromkeys(r for n in all_ for r in n.reads)),
         )
 
     def build(self, student: Signals, teacher: Signals, batch: Batch) -> None:

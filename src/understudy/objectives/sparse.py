@@ -116,6 +116,16 @@ def listed(
     return Listed(ids=ids, log_p=log_p - norm, rest=rest - norm, columns=columns, form=form)
 
 
+def tails_for(kind: Divergence) -> tuple[str, ...]:
+    """The tail rules of a sparse teacher from which `listed` gives a divergence."""
+    return (
+        "uniform",
+        *(["renormalise"] if _finite_alone(kind) else []),
+        *(["bucket"] if getattr(kind, "merges", False) else []),
+        *(["sampled"] if getattr(kind, "linear", False) else []),
+    )
+
+
 def _finite_alone(kind: Divergence) -> bool:
     """Whether a class that the teacher excludes costs the student something finite."""
     no, some = torch.tensor([-torch.inf]), torch.tensor([-1.0])

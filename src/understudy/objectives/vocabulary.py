@@ -13,11 +13,11 @@ from torch import Tensor
 
 from understudy.errors import DataError, SignalError, UserError
 from understudy.objectives import chunks
-from understudy.objectives.base import Needs, Objective, Sum, active, nothing
+from understudy.objectives.base import Needs, Objective, Reads, Sum, active, nothing
 from understudy.objectives.divergences import Divergence, divergence
 from understudy.objectives.logits import checked_temperature
 from understudy.objectives.planning import one_pass, packed
-from understudy.objectives.sparse import listed, sparse_divergence
+from understudy.objectives.sparse import listed, sparse_divergence, tails_for
 from understudy.signals import Batch, Factored, Signals, Sparse
 
 
@@ -113,6 +113,10 @@ class VocabularyDivergence(Vocabulary):
         self.kind = divergence(kind, **settings)
         self.temperature = checked_temperature(temperature)
         self.scaled = scaled
+        reads = Reads(
+            name=type(self.kind).__name__, temperature=self.temperature, tails=tails_for(self.kind)
+        )
+        self.needs = replace(type(self).needs, reads=(reads,))
 
     @property
     def factor(self) -> float:

@@ -7,13 +7,25 @@ from understudy.store.fingerprints import (
     teacher_fingerprint,
 )
 from understudy.store.signals import SignalStore
+from understudy.store.tokens import (
+    TokenStore,
+    TokenWriter,
+    identify_texts,
+    text_hashes,
+    tokenizer_fingerprint,
+)
 from understudy.store.writer import SignalWriter
 
 __all__ = [
     "SignalStore",
     "SignalWriter",
+    "TokenStore",
+    "TokenWriter",
     "data_fingerprint",
     "describe",
     "identify",
+    "identify_texts",
     "teacher_fingerprint",
+    "text_hashes",
+    "tokenizer_fingerprint",
 ]

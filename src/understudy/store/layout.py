@@ -1,16 +1,15 @@
 """How signals lie on disk: one named tensor each, and an entry that says what it is."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from understudy.errors import NotFinite, SignalError, UserError, nearest
-from understudy.signals import Signals, Sparse
+from understudy.signals import Signals, Sparse, Tail
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Tail = Literal["uniform", "renormalise"]
 
 
 def dtype_named(name: str) -> torch.dtype:

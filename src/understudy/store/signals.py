@@ -11,7 +11,7 @@ from torch import Tensor
 
 from understudy.errors import CheckpointError
 from understudy.files import files, signed
-from understudy.signals import Signals
+from understudy.signals import Batch, Signals, content_hashes
 from understudy.store.fingerprints import as_rows
 from understudy.store.layout import unpack
 
@@ -63,7 +63,7 @@ class SignalStore:
                     f"the signals at {path} are corrupt: {name} {fault}; remove {_pair(name)} and "
                     "write them again with the same settings: only what is missing is computed"
                 )
-        return cls(path, manifest, in_memory=in_memory)
+        return _kind(cls, manifest)(path, manifest, in_memory=in_memory)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -147,6 +147,14 @@ class SignalStore:
         names = [n for e in self.entries for n in _names(e, self.entries[e])]
         return unpack({name: self._gather(name, rows) for name in names}, self.entries)
 
+    def hashes(self, batch: Batch) -> Tensor | list[bytes]:
+        """The hashes by which a batch's samples are compared with what the teacher saw."""
+        return content_hashes(batch)
+
+    def said(self, rows: Tensor, batch: Batch) -> Signals:
+        """The signals in rows [N], laid out as the batch of these samples is, on its device."""
+        return self.at(rows).to(device_of(batch.inputs))
+
     def compare(self, index: Tensor, rows: Tensor, hashes: Tensor | list[bytes]) -> None:
         """Refuse a batch that is not what the teacher saw, naming the first sample that differs."""
         seen = self._gather("seen", rows)
@@ -193,6 +201,23 @@ class SignalStore:
         if number not in self._shards:
             self._shards[number] = mapped(self.path / shard_name(number))
         return self._shards[number]
+
+
+def _kind(cls: type[SignalStore], manifest: Mapping[str, Any]) -> type[SignalStore]:
+    """The class that reads what a manifest describes: rows of tokens have one of their own."""
+    if manifest["settings"].get("form") != "tokens":
+        return cls
+    from understudy.store.tokens import TokenStore
+
+    return TokenStore
+
+
+def device_of(inputs: Any) -> torch.device:
+    """Where a batch lies."""
+    while not isinstance(inputs, Tensor):
+        values = inputs.values() if isinstance(inputs, Mapping) else inputs
+        inputs = next((v for v in values if isinstance(v, Tensor)), torch.empty(0))
+    return inputs.device
 
 
 def shard_name(number: int) -> str:

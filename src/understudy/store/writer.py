@@ -1,9 +1,9 @@
 """Writing signals, shard by shard: what is finished stays finished, whatever happens next."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class SignalWriter:
         epochs: int | None = None,
         settings: Mapping[str, Any] | None = None,
         shard_rows: int = SHARD_ROWS,
-    ) -> "SignalWriter":
+    ) -> Self:
         """Begin a store, or go on with one that was begun with the same arguments.
 
         Args:
@@ -108,6 +108,11 @@ class SignalWriter:
         _share_mode(path / SAMPLES, path / PLAN)
         return writer
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Files that the store has besides samples and shards."""
+        return ()
+
     def shard_count(self) -> int:
         """How many shards the whole store has."""
         return -(-self.plan["rows"] // self.plan["shard_rows"])
@@ -159,15 +164,16 @@ class SignalWriter:
         hashes = as_rows(seen) if isinstance(seen, list) else seen
         whole = {"ids": ids.long(), "epochs": epochs.int(), "seen": hashes, **tensors}
         for name, value in whole.items():
-            if len(value) != len(rows):
-                raise SignalError(f"{name} of shard {shard} has {len(value)} rows, not {len(rows)}")
+            wanted = self._length(name, whole, len(rows))
+            if wanted is not None and len(value) != wanted:
+                raise SignalError(f"{name} of shard {shard} has {len(value)} rows, not {wanted}")
         target = self.path / shard_name(shard)
         write_tensors(target, {k: v.contiguous() for k, v in whole.items()})
         _share_mode(target, self.path / PLAN)
         described = {
             "file": files.digest(target),
             "signals": entries,
-            "bytes_per_sample": bytes_per_sample(whole),
+            **self._size(whole),
         }
         write_text(target.with_suffix(".json"), json.dumps(described, indent=1) + "\n")
 
@@ -186,9 +192,9 @@ class SignalWriter:
         manifest = {
             **self.plan,
             "signals": first["signals"],
-            "bytes_per_sample": first["bytes_per_sample"],
+            **self._sizes(described),
             "files": {
-                SAMPLES: files.digest(self.path / SAMPLES),
+                **{name: files.digest(self.path / name) for name in (SAMPLES, *self.beside)},
                 **{shard_name(s): d["file"] for s, d in enumerate(described)},
             },
         }
@@ -196,6 +202,18 @@ class SignalWriter:
         if not target.is_file() or target.read_bytes() != content:
             write_text(target, content.decode())
         return SignalStore.open(self.path)
+
+    def _length(self, name: str, whole: Mapping[str, Tensor], rows: int) -> int | None:
+        """How long a tensor of a shard of so many rows has to be; None where that is open."""
+        return rows
+
+    def _size(self, whole: Mapping[str, Tensor]) -> dict[str, int]:
+        """What is said of a shard's size beside it."""
+        return {"bytes_per_sample": bytes_per_sample(whole)}
+
+    def _sizes(self, described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the manifest says of all shards' sizes."""
+        return {"bytes_per_sample": described[0]["bytes_per_sample"]}
 
     def _described(self, shard: int) -> dict[str, Any] | None:
         """What the JSON beside a shard says; None where it is absent or torn."""

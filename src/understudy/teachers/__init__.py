@@ -6,6 +6,7 @@ from understudy.teachers.ema import EMA
 from understudy.teachers.ensemble import Ensemble
 from understudy.teachers.frozen import Frozen, still
 from understudy.teachers.stored import Stored
+from understudy.teachers.texts import write_text_signals
 from understudy.teachers.write import view_words, write_signals
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "still",
     "view_words",
     "write_signals",
+    "write_text_signals",
 ]

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from understudy.errors import MethodRefused, nearest
-from understudy.objectives import Needs
+from understudy.objectives import Needs, Reads
 from understudy.signals import Batch, Signals
 from understudy.store import teacher_fingerprint
 
@@ -40,7 +40,9 @@ class Gives:
 
     logits: whether it gives any; k: how many classes of a distribution it lists (None = all);
     features: names of taps it can record (None = any); graph: whether gradients can run through
-    it; head: whether its own layers can be applied to the student's features.
+    it; head: whether its own layers can be applied to the student's features. tail: what is said of
+    the classes that are not listed (`Sparse.tail`; None where all are); temperature: at which the
+    listed ones were taken.
     """
 
     logits: bool = True
@@ -48,6 +50,8 @@ class Gives:
     features: tuple[str, ...] | None = None
     graph: bool = True
     head: bool = True
+    tail: str | None = None
+    temperature: float = 1.0
 
     def refuse(self, needs: Needs, source: str) -> None:
         """Raise `MethodRefused` where `needs` asks for more, with the alternatives."""
@@ -63,6 +67,8 @@ class Gives:
                 f"the objective reads the teacher's last linear layer, and {source} does not have "
                 f"it; {live}"
             )
+        for reads in needs.reads if self.tail is not None else ():
+            self._refuse_part(reads, source, live)
         for tap in needs.teacher if self.features is not None else ():
             if tap not in (self.features or ()):
                 raise MethodRefused(
@@ -70,6 +76,25 @@ class Gives:
                     f"{nearest(tap, self.features or ()) or ' (it has logits alone)'}; write the "
                     f"signals with taps=[{tap!r}], or {live}"
                 )
+
+    def _refuse_part(self, reads: Reads, source: str, live: str) -> None:
+        if self.tail not in reads.tails:
+            why = {
+                "sampled": "cannot be estimated without bias from sampled classes, forward KL can",
+                "bucket": "says nothing of merged classes",
+                "renormalise": "is infinite where the teacher's probability is zero",
+            }.get(str(self.tail), "cannot be had of a part of the classes")
+            raise MethodRefused(
+                f"{reads.name} {why}, and {source} has the tail rule {self.tail!r}; write the "
+                f"signals in mode hidden, or with the tail {' or '.join(reads.tails)}, or {live}"
+            )
+        if reads.temperature != self.temperature and self.tail != "renormalise":
+            raise MethodRefused(
+                f"{reads.name} reads the teacher at temperature {reads.temperature:g}, and {source} "
+                f"lists a part of its classes at {self.temperature:g}, which does not say the other; "
+                f"train at {self.temperature:g}, write the signals at {reads.temperature:g} or in "
+                f"mode hidden, or {live}"
+            )
 
 
 def fingerprint_of(teacher: Teacher) -> str:

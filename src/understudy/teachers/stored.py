@@ -5,12 +5,19 @@ from os import PathLike
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from understudy.errors import SignalError
 from understudy.objectives import Needs
-from understudy.signals import Batch, Signals, content_hashes
-from understudy.store import SignalStore, data_fingerprint, identify, teacher_fingerprint
+from understudy.signals import Batch, Signals
+from understudy.store import (
+    SignalStore,
+    TokenStore,
+    data_fingerprint,
+    identify,
+    identify_texts,
+    teacher_fingerprint,
+)
 from understudy.teachers.base import Gives, Teacher, fingerprint_of
 from understudy.teachers.write import view_words
 
@@ -18,7 +25,7 @@ _ANY = object()
 
 
 class Stored:
-    """Signals that `write_signals` wrote, given as the live teacher would.
+    """Signals that `write_signals` or `write_text_signals` wrote, given as the live teacher would.
 
     Every sample is compared, the first time it is seen in a process, with what the teacher saw
     (a hash of the inputs as they come, view included): other data or another view is refused by
@@ -28,6 +35,7 @@ class Stored:
     data:    a `Source` (all of its samples must be stored; a subset of the data will do), or a
              fingerprint (of the whole data)
     view:    the view function (None = none) with its `seed`, or its description
+    tokenizer: what made the texts' ids, or its fingerprint; for signals of texts
     parts:   further stores by name (`validate`, `test`): what is compared with the student there
     """
 
@@ -39,6 +47,7 @@ class Stored:
         data: Any = _ANY,
         view: Any = _ANY,
         seed: int = 0,
+        tokenizer: Any = None,
         verify: bool = True,
         parts: Mapping[str, "Stored"] | None = None,
     ) -> None:
@@ -54,11 +63,16 @@ class Stored:
         if isinstance(data, str):
             self.store.check(data=data)
         elif data is not _ANY and data is not None:
-            ids, contents = identify(data)
+            tokens = isinstance(self.store, TokenStore)
+            ids, contents = identify_texts(data)[:2] if tokens else identify(data)
             if data_fingerprint(ids, contents) != self.store.manifest["data"]:
                 self.store.check_samples(ids, contents)
         rows = int(self.store.manifest["rows"])
         self._checked = torch.zeros(rows, dtype=torch.bool)
+        if isinstance(self.store, TokenStore):
+            self.store.check_tokenizer(tokenizer)
+            self.gives = _of_tokens(self.store.entry)
+            return
         logits = self.store.entries.get("logits")
         self.gives = Gives(
             logits=logits is not None,
@@ -84,10 +98,10 @@ class Stored:
         if bool(new.any()):
             fresh = batch if bool(new.all()) else batch.rows(new.to(batch.index.device))
             self.store.compare(
-                batch.index[new.to(batch.index.device)], rows[new], content_hashes(fresh)
+                batch.index[new.to(batch.index.device)], rows[new], self.store.hashes(fresh)
             )
             self._checked[rows] = True
-        return self.store.at(rows).to(_device(batch.inputs))
+        return self.store.said(rows, batch)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """None: the teacher is not in memory."""
@@ -107,8 +121,15 @@ def _teacher_fingerprint(teacher: Any) -> str:
     return fingerprint_of(teacher)
 
 
-def _device(inputs: Any) -> torch.device:
-    while not isinstance(inputs, Tensor):
-        values = inputs.values() if isinstance(inputs, Mapping) else inputs
-        inputs = next((v for v in values if isinstance(v, Tensor)), torch.empty(0))
-    return inputs.device
+def _of_tokens(entry: Mapping[str, Any]) -> Gives:
+    """What a store of token signals can give: all of the distribution, or what it lists of it."""
+    k = entry.get("k") or entry.get("draws")
+    whole = entry["form"] == "hidden" or (entry["form"] == "top-k" and k >= entry["size"])
+    return Gives(
+        k=None if whole else k,
+        features=(),
+        graph=False,
+        head=False,
+        tail=None if whole else entry["tail"],
+        temperature=entry["temperature"],
+    )

@@ -95,7 +95,7 @@ def write_signals(
     )
     missing = writer.missing(part, of)
     if missing:
-        example = _seen(_on(first, teacher), view, seed, 0)
+        example = _seen(on_device_of(first, teacher), view, seed, 0)
         teacher.prepare(Needs(teacher=tuple(taps), logits=False), example)
     total = writer.plan["rows"]
     done = total - sum(len(writer.shard_range(s)) for s in missing) if of == 1 else 0
@@ -165,10 +165,10 @@ def _seen(batch: Batch, view: Callable[..., Batch] | None, seed: int, epoch: int
 
 @torch.no_grad()
 def _said(teacher: Teacher, batch: Batch) -> Signals:
-    return teacher.signals(_on(batch, teacher))
+    return teacher.signals(on_device_of(batch, teacher))
 
 
-def _on(batch: Batch, teacher: Teacher) -> Batch:
+def on_device_of(batch: Batch, teacher: Teacher) -> Batch:
     """The batch on the teacher's device."""
     for module in teacher.modules().values():
         for tensor in module.parameters():
