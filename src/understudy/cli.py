@@ -747,12 +747,16 @@ def _show(run: Any) -> int:
 
     if rank() != 0:
         return 0
-    for figure in run.summary.get("figures", []):
-        _print(figure)
+    if run.summary.get("figures"):
+        from understudy.reporting.study import figures_table
+
+        _print_text(figures_table(run.summary["figures"]))
     if run.summary.get("arms"):
         _print_text(run.table())
     if run.folder is not None:
-        _print(f"\nrun folder: {run.folder}   report: {run.folder / 'report.html'}")
+        pages = (("report", "report.html"), ("plots", "study.png"))
+        where = "".join(f"   {n}: {run.folder / f}" for n, f in pages if (run.folder / f).is_file())
+        _print(f"\nrun folder: {run.folder}{where}")
     return 0
 
 

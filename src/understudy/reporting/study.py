@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -12,11 +13,17 @@ from torch import Tensor
 from understudy.files import files, write_json
 
 
+MOST = 16
+"""Points that are joined to a curve; more are drawn as a cloud."""
+CLOUD: dict[str, Any] = {"ls": "", "marker": ".", "ms": 2}
+
+
 def write_study(folder: Path, name: str, found: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Writes what a study returned for each seed; returns the paths of the files.
 
     Lists of numbers of one length are drawn against the first of them (the study's own abscissa),
-    a line a seed; tensors [N, 2] by name (projections) as points, coloured by `labels`.
+    a line a seed; tensors [N, 2] by name (projections) as points, coloured by `labels`, those of
+    `classes` alone where the study names some.
     """
     path = folder / "study.json"
     write_json(path, {"study": name, "seeds": [_plain(f) for f in found]})
@@ -26,6 +33,28 @@ def write_study(folder: Path, name: str, found: Sequence[Mapping[str, Any]]) -> 
     image = folder / "study.png"
     files.write(image, picture)
     return [path, image]
+
+
+def figures_table(figures: Sequence[Mapping[str, Any]]) -> str:
+    """A study's figures as text: mean and standard deviation over seeds, and each seed's own."""
+    names = [k for k in figures[0] if k != "seed"]
+    rows = [["figure", "mean +/- sd", *(f"seed {f.get('seed', i)}" for i, f in enumerate(figures))]]
+    for name in names:
+        values = [f.get(name) for f in figures]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        spread = f" +/- {stdev(numbers):.2g}" if len(numbers) > 1 else ""
+        whole = f"{mean(numbers):.4g}{spread}" if len(numbers) == len(values) else "-"
+        rows.append([_words(name), whole, *(_short(v) for v in values)])
+    widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in columns)
+        for columns in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def draw(name: str, found: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -50,16 +79,25 @@ def draw(name: str, found: Sequence[Mapping[str, Any]]) -> bytes | None:
     x, *ys = curves
     for y in ys:
         ax = next(axes)
-        for seed in found:
+        for number, seed in enumerate(found):
             order = sorted(range(len(seed[x])), key=lambda i, s=seed: s[x][i])
-            ax.plot([seed[x][i] for i in order], [seed[y][i] for i in order], marker="o", ms=3)
+            # many points are a cloud, few a curve
+            style = {"ls": "-", "marker": "o", "ms": 3} if len(order) <= MOST else CLOUD
+            xs, ys_ = [seed[x][i] for i in order], [seed[y][i] for i in order]
+            ax.plot(xs, ys_, label=f"seed {seed.get('seed', number)}", **style)
         positive = [v for v in found[0][x] if v > 0]
         if len(positive) == len(found[0][x]) and max(positive) > 20 * min(positive):
             ax.set_xscale("log")
         ax.set(xlabel=_words(x), title=_words(y))
+    if ys and len(found) > 1:
+        figure.axes[0].legend(fontsize="x-small")
+    shown = found[0].get("classes")
     for title, (points, labels) in clouds.items():
         ax = next(axes)
         colour = labels if isinstance(labels, Tensor) and len(labels) == len(points) else None
+        if colour is not None and shown is not None:
+            kept = torch.isin(colour, torch.as_tensor(shown))
+            points, colour = points[kept], colour[kept]
         ax.scatter(points[:, 0], points[:, 1], s=4, c=colour, cmap="tab10")
         ax.set(title=_words(title))
     for ax in axes:

@@ -85,6 +85,7 @@ def label_smoothing(
             **curve,
             "projection": projections,
             "labels": labels,
+            "classes": list(classes),
         }
 
     return Recipe(name="label_smoothing", setting=own, kind="measurement", study=study)
