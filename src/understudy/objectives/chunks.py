@@ -19,8 +19,9 @@ from understudy.objectives.divergences import Block, Divergence, pull
 from understudy.objectives.sparse import Listed, sparse_pull
 from understudy.signals import Factored, Signals, Sparse
 
-CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
-"""Size of one chunk of single-precision logits, by device; up to six of them exist at once."""
+CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
+"""Size of one chunk of single-precision logits, by device; four or five of them exist at once for
+one term, two more for several."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Work:
         self.size, self.dtype, self.device = rows * columns, dtype, device
         self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
         self.said: dict[int, Tensor] = {}
+        self.shared: set[int] = set()
 
     def get(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         """The buffer `name` as a matrix of this shape, with whatever is in it."""
@@ -104,13 +106,18 @@ class Logits:
 
     def pull(self, part: slice, log_q: Tensor, q: Tensor, work: Work) -> tuple[Tensor, Tensor]:
         """As `Target`; a teacher of several targets speaks once."""
-        z = work.said.get(id(self.source))
+        key, shape = id(self.source), q.shape
+        z = work.said.get(key)
         if z is None:
-            z = work.said[id(self.source)] = self._said(part, work)
-        shape = q.shape
-        log_p, p, spare = (work.get(name, shape) for name in ("log_p", "p", "spare"))
+            z = self._said(part, work)
+        if key in work.shared:
+            work.said[key] = z
+            p = work.get("p", shape)
+        else:
+            p = z  # nobody asks for these logits again
+        log_p, spare = work.get("log_p", shape), work.get("spare", shape)
         if self.temperature != 1:
-            z = torch.mul(z, 1 / self.temperature, out=spare)
+            z = torch.mul(z, 1 / self.temperature, out=p)
             z.clamp_min_(torch.finfo(z.dtype).min)
         torch.log_softmax(z, -1, out=log_p)
         torch.exp(log_p, out=p)
@@ -201,6 +208,8 @@ def walk(
     chunks = math.ceil(n / max(1, size // (4 * columns)))
     rows = math.ceil(n / max(1, chunks))
     work = Work(rows, columns, dtype, hidden.device)
+    sources = [id(p.target.source) for p in parts if isinstance(p.target, Logits)]
+    work.shared = {key for key in sources if sources.count(key) > 1}
     # an accelerator's products accumulate in single precision within a chunk already
     sums = dtype if hidden.device.type == "cpu" else head.weight.dtype
     d_hidden = torch.zeros_like(hidden) if wanted[0] else None
@@ -212,7 +221,7 @@ def walk(
         h = hidden[span]
         work.said.clear()
         z = head.logits(h, work, "z")
-        values, grad, by = _pulled(z, span, parts, work, any(wanted))
+        values, grad, by = _pulled(z, span, parts, work, any(wanted), head.softcap is None)
         sums_ += values
         if grad is None:
             continue
@@ -233,18 +242,22 @@ def walk(
 
 
 def _pulled(
-    z: Tensor, span: slice, parts: list[Part], work: Work, learns: bool
+    z: Tensor, span: slice, parts: list[Part], work: Work, learns: bool, free: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(totals [m], gradient at z up to a factor a row, that factor [n, 1]) of one chunk."""
+    """(totals [m], gradient at z up to a factor a row, that factor [n, 1]) of one chunk.
+
+    `free`: z is not needed afterwards.
+    """
     n, columns = z.shape
     totals, grad = [], None
     one = z.new_ones(1, 1).expand(n, 1)
     alone = len(parts) == 1 and parts[0].target.columns == columns
+    free = free and alone
     for part in parts:
         target = part.target
         shape = (n, target.columns)
-        log_q, q = work.get("log_q", shape), work.get("q", shape)
-        mine = z[:, : target.columns]
+        mine, log_q = z[:, : target.columns], work.get("log_q", shape)
+        q = mine if free else work.get("q", shape)
         if target.temperature != 1:
             mine = torch.mul(mine, 1 / target.temperature, out=q)
         torch.log_softmax(mine, -1, out=log_q)

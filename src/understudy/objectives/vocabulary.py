@@ -5,6 +5,7 @@ gradients are autograd's; factored ones (hidden states and head) the chunk loop 
 sparse teacher that of `sparse.py`, with either. All give the same values and gradients.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
