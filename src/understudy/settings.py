@@ -376,9 +376,7 @@ def stdlib_lm(*, size: str = "middle") -> Setting:
         task=_stdlib_lm,
         teachers={"teacher": teacher},
         student=STDLIB_STUDENTS[size],
-        budget=Budget(
-            epochs=1, batch_size=16, lr=4e-3, weight_decay=0.1, warmup=0.05, clip=1.0
-        ),
+        budget=Budget(epochs=1, batch_size=16, lr=4e-3, weight_decay=0.1, warmup=0.05, clip=1.0),
         origin={"task": "stdlib-lm"},
     )
 
@@ -394,9 +392,7 @@ def stdlib_lm_teacher() -> Setting:
         task=partial(_stdlib_lm, tokens="all"),
         student="llama:width=192,depth=6,heads=6",
         method="alone",
-        budget=Budget(
-            steps=2200, batch_size=8, lr=2e-3, weight_decay=0.1, warmup=0.03, clip=1.0
-        ),
+        budget=Budget(steps=2200, batch_size=8, lr=2e-3, weight_decay=0.1, warmup=0.03, clip=1.0),
         origin={"task": "stdlib-lm-teacher"},
     )
 

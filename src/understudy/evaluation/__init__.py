@@ -20,6 +20,7 @@ from .fidelity import (
     top_k_overlap,
     tv,
 )
+from .language import TokenScores, generation_speed, token_scores
 from .predictions import evaluate
 from .quality import (
     IGNORE_INDEX,
@@ -47,6 +48,7 @@ from .quality import (
 )
 from .robustness import CORRUPTIONS, SEVERITIES, corrupted
 from .similarity import capa, cka, error_consistency
+from .speculative import Speculated, speculate
 from .statistics import (
     Interval,
     PairedTest,
@@ -61,13 +63,14 @@ from .statistics import (
 __all__ = [
     "CORRUPTIONS", "IGNORE_INDEX", "KINDS", "METRICS", "SEVERITIES",
     "ClassLosses", "Interval", "Latency", "Memory", "Metric", "PairedTest", "Parameters",
-    "Reliability",
+    "Reliability", "Speculated", "TokenScores",
     "accuracy", "agreement", "agreement_matrix", "auroc", "average_precision", "balanced_accuracy",
     "bootstrap_interval", "brier", "capa", "ccc", "cka", "corrupted", "default_metric", "ece",
-    "error_consistency", "evaluate", "f1", "fit_temperature", "flops", "holm", "interval", "js",
+    "error_consistency", "evaluate", "f1", "fit_temperature", "flops",
+    "generation_speed", "holm", "interval", "js",
     "kl",
     "latency", "logit_mse", "losses_per_class", "mae", "mcc", "metric", "micro_f1", "mse", "nll",
     "paired_test", "parameters", "peak_memory", "pearson", "performance_gap_recovered", "r2",
-    "rank_with_ties", "reliability", "reverse_kl", "spearman", "subset_accuracy", "teacher_mse",
-    "teacher_r2", "top5", "top_k", "top_k_overlap", "tv",
+    "rank_with_ties", "reliability", "reverse_kl", "speculate", "spearman", "subset_accuracy",
+    "teacher_mse", "teacher_r2", "token_scores", "top5", "top_k", "top_k_overlap", "tv",
 ]  # fmt: skip

@@ -123,7 +123,7 @@ class Decoder:
         """Take back the last `count` tokens of every text."""
         if count:
             self.mask = self.mask[:, :-count]
-            self.cache.crop(self.mask.shape[1])
+            self.cache.crop(-count)  # negative: what goes
 
 
 @contextmanager
