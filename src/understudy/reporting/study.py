@@ -76,7 +76,7 @@ def draw(name: str, found: Sequence[Mapping[str, Any]]) -> bytes | None:
     rows = math.ceil((panels + len(clouds)) / columns)
     figure = Figure(figsize=(3.4 * columns, 2.9 * rows), layout="constrained")
     axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
-    x, *ys = curves
+    x, *ys = curves or [""]
     for y in ys:
         ax = next(axes)
         for number, seed in enumerate(found):
