@@ -115,7 +115,7 @@ class AdaptiveSkew(Objective):
             return Sum(nothing(student), active(self, batch).sum().float())
         said, heard, small, count, share = found
         assert small.labels is not None
-        alpha = torch.full(small.labels.shape, self.alpha, device=small.labels.device)
+        alpha = torch.full_like(small.labels, self.alpha, dtype=torch.float64)
         if self.adaptive:
             alpha = self._shares(said, heard, small.labels, Rows(self, batch, student))
         read = self._forward if self.direction == "forward" else self._reverse
