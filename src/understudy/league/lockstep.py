@@ -333,6 +333,7 @@ def is_plain(stage: Stage) -> bool:
     return (
         stage.algorithm is Plain
         and stage.source is None
+        and stage.loader is None
         and stage.view is None
         and stage.data == "train"
         and isinstance(stage.teacher, str)

@@ -9,7 +9,7 @@ import torch
 
 from understudy.errors import UserError
 
-Schedule = Literal["constant", "linear", "cosine", "step"]
+Schedule = Literal["constant", "linear", "cosine", "step"] | Callable[[float], float]
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
@@ -22,14 +22,16 @@ class Budget:
     optimizer:       sgd, adam, adamw, or a function of parameter groups
     lr:              learning rate at the top of the schedule
     schedule:        constant; linear or cosine decay to `final` times lr; step: times `gamma` at
-                     each of `milestones` (epochs). `warmup`: share of the updates rising from 0
+                     each of `milestones` (epochs); or the factor as a function of the progress
+                     after each update, above 0 to 1. `warmup`: share of updates rising from 0
     accumulate:      microbatches an update
     precision:       fp32, bf16 or fp16 (autocast; fp16 with loss scaling)
     clip:            largest gradient norm
     labelled_share:  share of each batch that has labels (semi-supervised methods)
     patience:        epochs without a better validation before stopping; None: never
-    validate_every:  epochs between validations; save_every: updates between checkpoints besides
-                     those at validations (None: none)
+    validate_every:  epochs between validations; validate_steps: updates between them instead;
+                     save_every: updates between checkpoints besides those at validations (None:
+                     none)
     channels_last:   convolutions' layout in memory, faster on accelerators
     compile:         student and teacher run through `torch.compile`, around the taps that are read
     """
@@ -54,6 +56,7 @@ class Budget:
     drop_last: bool = False
     patience: int | None = None
     validate_every: int = 1
+    validate_steps: int | None = None
     save_every: int | None = None
     keep: int = 1
     deterministic: bool = False
@@ -74,11 +77,13 @@ class Budget:
             "clip": self.clip is None or self.clip > 0,
             "patience": self.patience is None or self.patience >= 1,
             "validate_every": self.validate_every >= 1,
+            "validate_steps": self.validate_steps is None or self.validate_steps >= 1,
             "save_every": self.save_every is None or self.save_every >= 1,
             "labelled_share": self.labelled_share is None or 0 < self.labelled_share < 1,
             "keep": self.keep >= 1,
             "precision": self.precision in ("fp32", "bf16", "fp16"),
-            "schedule": self.schedule in ("constant", "linear", "cosine", "step"),
+            "schedule": callable(self.schedule)
+            or self.schedule in ("constant", "linear", "cosine", "step"),
         }
         for name, good in checks.items():
             if not good:
@@ -91,6 +96,8 @@ class Budget:
         warm = self.warmup * total
         if done < warm:
             return (done + 1) / (warm + 1)
+        if callable(self.schedule):
+            return float(self.schedule((done + 1) / (total + 1)))
         if self.schedule == "constant":
             return 1.0
         if self.schedule == "step":

@@ -38,9 +38,9 @@ def texts(source: Source, what: str) -> Texts:
     return source
 
 
-def saying(setting: Setting, model: nn.Module, device: Any = "cpu") -> Say:
-    """What a model says about a batch."""
-    call = as_call(setting.call)
+def saying(call: Any, model: nn.Module, device: Any = "cpu") -> Say:
+    """What a model, called so, says about a batch."""
+    call = as_call(call)
 
     def say(batch: Batch) -> Signals:
         said = call(model, batch.to(device))
@@ -93,7 +93,7 @@ def mean_loss(setting: Setting, model: nn.Module, source: Texts) -> float:
     """Nats a scored token of a model on texts."""
     device = next(model.parameters()).device
     with speaking(model):
-        nats, tokens = text_scores(saying(setting, model, device), source)
+        nats, tokens = text_scores(saying(setting.call, model, device), source)
     return float(nats.sum() / tokens.sum())
 
 

@@ -131,12 +131,12 @@ def _by_domain(
         if not heard:
             heard.append(perplexities(hear, parts))
         with still(model):
-            said = perplexities(saying(setting, model, play.studio.device), parts)
+            said = perplexities(saying(setting.call, model, play.studio.device), parts)
         return said / heard[0]
 
     numbers = torch.tensor([names.index(d) for d in domains.tolist()])
-    budget = play._budget(stage)
-    total = budget.steps or sum(loader.steps(e) for e in range(budget.epochs))
+    budget = setting.budget
+    total = budget.steps or loader.steps(0) * budget.epochs
     return DomainSampling(
         loader,
         numbers,

@@ -80,7 +80,7 @@ def scoring(setting: Setting, reference: ModelSpec, *, data: float, share: float
         )
         heard, tokens = text_scores(hear, chosen)
         with still(small):
-            said, _ = text_scores(saying(own, small.to(studio.device), studio.device), chosen)
+            said, _ = text_scores(saying(own.call, small.to(studio.device), studio.device), chosen)
         scores = (said - heard) / tokens
         return {
             "figure": {

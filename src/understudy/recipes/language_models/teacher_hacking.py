@@ -110,7 +110,7 @@ class Chain:
 
     def validate(self, model: nn.Module, task: Task, call: Call) -> dict[str, float]:
         """proxy, proxy_seen, golden: nats a token; perplexity of the oracle's texts."""
-        say = saying(Setting(name="", task=task, student=model, call=call), model, _device(model))
+        say = saying(call, model, _device(model))
         with still(model):
             proxy = token_scores(say, self.by_teacher, self.teacher).measures()["kl"]
             seen = token_scores(say, self.seen, self.teacher).measures()["kl"]
@@ -294,7 +294,7 @@ def _by(model: nn.Module, source: Texts, what: str, *, sampling: Sampling, seed:
 
 
 def _quiet(setting: Setting, model: nn.Module) -> Say:
-    say = saying(setting, model, _device(model))
+    say = saying(setting.call, model, _device(model))
 
     def said(batch: Batch) -> Any:
         with still(model):
