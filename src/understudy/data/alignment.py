@@ -271,7 +271,9 @@ class Aligned:
         return cls(ids=ids, mask=mask, group=group, first=first, count=count, later=rest)
 
 
-def shared_ids(student: Pieces, teacher: Pieces, specials: Mapping[int, int] | None = None) -> Tensor:
+def shared_ids(
+    student: Pieces, teacher: Pieces, specials: Mapping[int, int] | None = None
+) -> Tensor:
     """[S, 2] (student's id, teacher's id) of tokens that stand for the same bytes, each used once."""
     known: dict[bytes, int] = {}
     for i, piece in enumerate(teacher.pieces):

@@ -24,6 +24,7 @@ from understudy.objectives.batchwise import (
 from understudy.objectives.connect import Connector
 from understudy.objectives.contrastive import crd, wcord
 from understudy.objectives.cross_attention import scalekd
+from understudy.objectives.cross_tokenizer import gold, projected_kl, uld
 from understudy.objectives.discovery import class_relation, human_choice, odd_one_out
 from understudy.objectives.explain import explanation
 from understudy.objectives.features import at, hint
@@ -45,6 +46,7 @@ from understudy.objectives.logits_more import (
 from understudy.objectives.policy import sampled_kl
 from understudy.objectives.relations import cc, pkt, rkd, sp
 from understudy.objectives.review import reviewkd
+from understudy.objectives.revision import dac_kl, span_relation
 from understudy.objectives.schedules import ramp
 from understudy.objectives.self_distillation import byot
 from understudy.objectives.sequence_kl import sequence_reverse_kl
@@ -84,12 +86,14 @@ __all__ = [
     "consistency",
     "crd",
     "ctkd",
+    "dac_kl",
     "dist",
     "dkd",
     "explanation",
     "ferkd",
     "fsp",
     "ft",
+    "gold",
     "hint",
     "human_choice",
     "ickd",
@@ -114,6 +118,7 @@ __all__ = [
     "phi_s",
     "pkt",
     "pretext",
+    "projected_kl",
     "ramp",
     "reviewkd",
     "rkd",
@@ -125,6 +130,7 @@ __all__ = [
     "simkd",
     "soft_ce",
     "sp",
+    "span_relation",
     "srrl",
     "taid",
     "tempered_ce",
@@ -132,9 +138,10 @@ __all__ = [
     "total",
     "trg",
     "turned_kd",
+    "uld",
     "unic",
     "vid",
     "wcord",
-    "wsld",
     "written_by",
+    "wsld",
 ]

@@ -1,14 +1,11 @@
 """PromptKD: a teacher that tunes a soft prompt until the student can follow."""
 
 from functools import partial
-from typing import Any
 
 from understudy.algorithms import Algorithm
 from understudy.algorithms.prompting import Prompting
-from understudy.data import Loader
-from understudy.data.rewriting import Rewriting
+from understudy.data.on_policy import OnPolicy
 from understudy.objectives import lm_kd
-from understudy.recipes.language_models._spoken import own_words
 from understudy.recipes.language_models._worlds import speaking, words
 from understudy.setting import Recipe, Setting, Stage
 
@@ -23,7 +20,7 @@ def promptkd(
     kind: str = "reverse_kl",
     prompt_rate: float = 1.0,
     temperature: float = 1.0,
-    max_new: int = 0,
+    max_new: int | None = None,
 ) -> Recipe:
     """PromptKD: Distilling Student-Friendly Knowledge for Generative Language Models via Prompt Tuning.
 
@@ -33,38 +30,31 @@ def promptkd(
     Source: arXiv 2402.12842
     Kind: method
     Equation (3 to 5): prompt: KL(p_prompted || q) + (1 - t/T) stay KL(p_prompted || p); student:
-        KL(q || p_prompted); both on y drawn from q, in turn at every update
+        KL(q || p_prompted); all on y drawn from q, in turn at every update
     When: the teacher is white-box, far larger than the student, and texts are generated anyway.
     Cost: generation; two teacher passes with a graph to the prompt's 7 d numbers, one without.
     Defaults: 7 prompt tokens that start as "Suppose you are a student.", reverse KL for all three,
         the prompt at the student's rate, sampling at temperature 1. The student is first trained on
         the labels (published: fine-tuned before), here for half of the budget (`start`).
     Deviations: the directions of the KLs and the weight 1 - t/T are those of the authors' public
-        code; equations' numbers are from memory of the paper. A world without that tokenizer's words
-        starts the prompt from what its tokens are. Prompts alone are kept of the data: its
-        completions are not learned from, as in that code.
+        code, which was read; the equations' numbers were not checked. Without a tokenizer the prompt
+        starts from tokens that are drawn. The data's own completions are learned from before, not
+        beside, as in that code.
     Result: not measured.
     """
     setting = speaking(setting, "promptkd")
-    before = (
-        Stage(name="start", objective=setting.supervised(), teacher=None, share=start),
+    algorithm = partial(
+        _prompting, setting=setting, count=prompt, text=text, stay=stay, kind=kind, rate=prompt_rate
     )
-    return Recipe(
-        name="promptkd",
-        setting=setting,
-        stages=(
-            *(before if start else ()),
-            Stage(
-                share=1.0 - start,
-                objective=lm_kd(kind).named("promptkd"),
-                algorithm=partial(
-                    _prompting, setting=setting, count=prompt, text=text, stay=stay, kind=kind,
-                    rate=prompt_rate,
-                ),
-                loader=partial(_loader, temperature=temperature, max_new=max_new),
-            ),
-        ),
-    )  # fmt: skip
+    before = Stage(name="start", objective=setting.supervised(), teacher=None, share=start)
+    tuned = Stage(
+        share=1.0 - start,
+        objective=lm_kd(kind).named("promptkd"),
+        algorithm=algorithm,
+        loader=OnPolicy(temperature=temperature, max_new=max_new),
+    )
+    stages = (before, tuned) if start else (tuned,)
+    return Recipe(name="promptkd", setting=setting, stages=stages)
 
 
 def _prompting(
@@ -73,8 +63,3 @@ def _prompting(
     task = setting.task_for(0)
     tokens = words(task.extras.get("tokenizer"), text, count, task.classes or 1, seed=0)
     return Prompting(tokens, stay=stay, kind=kind, stay_kind=kind, rate=rate)
-
-
-def _loader(play: Any, loader: Loader, *, temperature: float, max_new: int) -> Loader:
-    rewrite = own_words(play, temperature=temperature, max_new=max_new)
-    return Rewriting(loader, rewrite, play.seed)

@@ -1,0 +1,102 @@
+"""Rows of clipped divergences, relations within spans, and losses across tokenizers.
+
+The last stand here on a teacher of the student's own tokens; one of its own is in
+`tests/objectives/test_cross_tokenizer.py`.
+"""
+
+from dataclasses import replace
+
+import torch
+from objective_cases import Case, K, example
+from reference import language_more as ref
+
+from understudy import objectives as us
+from understudy.signals import Batch, Signals
+
+L = 4
+IDS = torch.randint(K, (6, L), generator=torch.Generator().manual_seed(11))
+KINDS = torch.tensor([1, 1, 0, 2, 2])
+SHARED = torch.tensor([[0, 2], [3, 1], [4, 4]])
+SAME = torch.tensor([[0, 0], [2, 2], [3, 3]])
+PAIRS = [tuple(pair) for pair in SHARED.tolist()]
+
+
+def spans(*, seed=0, same=False, n=6):
+    """`example` with logits [N, L, K] of fixed texts."""
+    student, teacher, batch = example(seed=seed, same=same, n=n)
+    g = torch.Generator().manual_seed(seed + 7)
+
+    def said(signals):
+        logits = 2 * torch.randn(n, L, K, generator=g, dtype=torch.float64)
+        return Signals(logits=logits, others=signals.others)
+
+    student, teacher = said(student), said(teacher)
+    if same:
+        teacher = replace(teacher, logits=student.dense.clone())
+    inputs = {"input_ids": IDS[:n], "attention_mask": torch.ones(n, L, dtype=torch.long)}
+    return student, teacher, Batch(inputs=inputs, index=batch.index)
+
+
+ROWS = [
+    Case(
+        name="dac_kl",
+        make=lambda: us.dac_kl(seen=3, width=4, sharpness=6.0),
+        reference=lambda state, s, t, b: ref.dac_kl(state, s, t, 3, 6.0),
+        at_equal="zero",
+        # the student's probabilities that the network sees are constants
+        smooth=False,
+        logits=True,
+    ),
+    Case(
+        name="span_relation",
+        make=lambda: us.span_relation(KINDS),
+        reference=lambda _, s, t, b: ref.span_relation(
+            s, t, IDS[b.index][:, 1:].tolist(), KINDS.tolist()
+        ),
+        example=spans,
+        at_equal="zero",
+    ),
+    Case(
+        name="span_relation",
+        variant="whole",
+        make=us.span_relation,
+        reference=lambda _, s, t, b: ref.span_relation(
+            s, t, IDS[b.index][:, 1:].tolist(), [1] * K
+        ),
+        example=spans,
+        at_equal="zero",
+    ),
+    Case(
+        name="uld",
+        make=us.uld,
+        reference=lambda _, s, t, b: ref.uld(s, t),
+        logits=True,
+    ),
+    Case(
+        name="gold",
+        make=lambda: us.gold(SHARED, matched=0.7, unmatched=0.2),
+        reference=lambda _, s, t, b: ref.gold(s, t, PAIRS, 0.7, 0.2),
+        logits=True,
+    ),
+    Case(
+        name="gold",
+        variant="shares",
+        make=lambda: us.gold(SHARED),
+        reference=lambda _, s, t, b: ref.gold(s, t, PAIRS, 3 / K, 1 - 3 / K),
+        logits=True,
+    ),
+    Case(
+        name="projected_kl",
+        make=lambda: us.projected_kl(SHARED),
+        reference=lambda _, s, t, b: ref.projected(s, t, PAIRS),
+        logits=True,
+    ),
+    Case(
+        name="projected_kl",
+        variant="same",
+        make=lambda: us.projected_kl(SAME, where="first"),
+        reference=lambda _, s, t, b: ref.projected(s, t, [tuple(p) for p in SAME.tolist()]),
+        at_equal="zero",
+        logits=True,
+    ),
+]
