@@ -1,0 +1,119 @@
+"""The school world as a task: texts to learn from, judged by what a model then writes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from understudy.data import Texts
+from understudy.errors import DataError, unknown
+from understudy.tasks.language import language_task
+from understudy.tasks.school.corpus import LENGTH, corpus, texts
+from understudy.tasks.school.measure import asked, score
+from understudy.tasks.school.text import ABILITIES, MIX, Ability
+from understudy.tasks.school.tokens import SIZE, tokenizer
+from understudy.tasks.task import Task
+
+TEACHER = Path(__file__).with_name("teacher")
+"""The shipped teacher: weights in half precision, configuration, tokenizer, how it was made."""
+
+STUDENTS = {
+    "small": "llama:width=48,depth=3,heads=3",
+    "middle": "llama:width=64,depth=3,heads=4",
+    "large": "llama:width=96,depth=4,heads=4",
+}
+"""Students of `school`: 0.1, 0.2 and 0.5 million parameters."""
+
+_PARTS = {"validate": ("validate", 77), "test": ("test", 78)}
+
+
+def school(
+    *,
+    split: int = 0,
+    count: int = 20_000,
+    abilities: Sequence[Ability] = ("solve",),
+    judged: int = 240,
+    prompt_weight: float = 0.0,
+) -> Task:
+    """Arithmetic word problems made by rule, 12 skills of three levels each; solved in writing.
+
+    The student reads `count` examples of `abilities` (solve, write, explain, grade), drawn by
+    `split`; their completions are scored, or their prompts too, with `prompt_weight`. Numbers are
+    divided between training, validation and test by skill, so that no problem recurs.
+
+    It is judged by what it writes, greedily: `exact_match`, the share of right answers (or of
+    valid problems, explanations and grades) among `judged` examples of each ability; by skill and
+    ability; and, of solving on the test part, on sentences and on compositions of operations that
+    training never has (`exact_match_templates`, `exact_match_compositions`).
+    """
+    for ability in abilities:
+        if ability not in ABILITIES:
+            raise unknown("ability", str(ability), ABILITIES)
+    if not abilities or count < 1 or judged < 1:
+        raise DataError("school: give at least one ability, one example and one that is judged")
+    mix: Mapping[Ability, float] = {a: MIX[a] for a in abilities}
+
+    def part(name: str) -> Texts:
+        place, seed = _PARTS[name]
+        made = [e for a in abilities for e in asked(a, judged, seed, split=place)]  # type: ignore[arg-type]
+        return texts(made, name=f"school {name}")
+
+    def answers(model: nn.Module, task: Task, part: str) -> dict[str, float]:
+        place, seed = _PARTS.get(part, _PARTS["test"])
+        return said(model, abilities, judged, seed, place, more=part == "test")
+
+    return language_task(
+        "school",
+        train=corpus(count, 1000 + split, mix=mix, prompt_weight=prompt_weight),
+        validate=part("validate"),
+        test=part("test"),
+        vocabulary=SIZE,
+        length=LENGTH,
+        tokenizer=tokenizer(),
+        metric="exact_match",
+        metrics=("perplexity",),
+        answers=answers,
+        extras={
+            "options": {
+                "split": split, "count": count, "abilities": tuple(abilities), "judged": judged,
+                "prompt_weight": prompt_weight,
+            },
+        },
+    )  # fmt: skip
+
+
+def said(
+    model: nn.Module,
+    abilities: Sequence[Ability],
+    count: int,
+    seed: int,
+    split: Any = "test",
+    *,
+    more: bool = True,
+) -> dict[str, float]:
+    """Measures of what a model writes; with `more` by skill and out of distribution too."""
+    scores = {a: score(model, a, count, seed, split=split) for a in abilities}
+    found = {"exact_match": sum(s.share for s in scores.values()) / len(scores)}
+    for ability, one in scores.items():
+        if len(scores) > 1:
+            found[f"exact_match_{ability}"] = one.share
+        if more:
+            found |= {f"{ability}_{skill}": share for skill, share in one.skills.items()}
+    if more and "solve" in scores:
+        for place in ("template", "composition"):
+            found[f"exact_match_{place}s"] = score(model, "solve", count, seed, split=place).share  # type: ignore[arg-type]
+    return found
+
+
+def teacher() -> nn.Module:
+    """The shipped teacher, in evaluation mode: a Llama of 0.87M parameters with four abilities."""
+    from understudy.students import load_model
+
+    return load_model(TEACHER)
+
+
+def made_by() -> dict[str, Any]:
+    """How the shipped teacher was made and what it reaches: settings, command, measures."""
+    return json.loads((TEACHER / "made_by.json").read_text())
