@@ -376,8 +376,16 @@ def stdlib_lm(*, size: str = "middle") -> Setting:
         task=_stdlib_lm,
         teachers={"teacher": teacher},
         student=STDLIB_STUDENTS[size],
-        budget=Budget(epochs=1, batch_size=16, lr=4e-3, weight_decay=0.1, warmup=0.05, clip=1.0),
-        origin={"task": "stdlib-lm"},
+        budget=Budget(
+            epochs=1,
+            batch_size=16,
+            lr=4e-3,
+            weight_decay=0.1,
+            warmup=0.05,
+            clip=1.0,
+            validate_steps=128,
+        ),
+        origin={"task": "stdlib-lm" if size == "middle" else f"stdlib-lm-{size}"},
     )
 
 
@@ -408,6 +416,8 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
     "digits-full": digits_full,
     "cifar100-small": cifar100_small,
     "stdlib-lm": stdlib_lm,
+    "stdlib-lm-small": partial(stdlib_lm, size="small"),
+    "stdlib-lm-large": partial(stdlib_lm, size="large"),
     "stdlib-lm-teacher": stdlib_lm_teacher,
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from understudy.data import Texts
@@ -14,6 +15,9 @@ from understudy.tasks import sources
 from understudy.tasks.bpe import load_bpe, token_bytes
 from understudy.tasks.language import language_task
 from understudy.tasks.task import Task
+
+DOMAINS = (*sources.AREAS, sources.OTHER)
+"""Areas of the library, as `extras["domains"]` numbers them."""
 
 HELD = 0.15
 """Share of the modules that no model is trained on, the shipped teacher neither."""
@@ -39,7 +43,7 @@ def stdlib_lm(
     versions of Python, and so do figures (`extras["notes"]` says which it was).
 
     tokenizer: a byte-level BPE; None for the shipped teacher's, of 1024 tokens. `extras["domains"]`
-    names the area of each text, by part; `extras["modules"]` its module.
+    numbers the area of each text, by part (`DOMAINS`); `extras["modules"]` names its module.
     """
     if length < 2:
         raise DataError(f"stdlib-lm: texts have at least 2 tokens, not {length}")
@@ -60,7 +64,11 @@ def stdlib_lm(
         tokenizer=chosen,
         extras={
             "modules": owners,
-            "domains": {p: tuple(sources.area(m) for m in o) for p, o in owners.items()},
+            "domains": {
+                p: torch.tensor([DOMAINS.index(sources.area(m)) for m in o])
+                for p, o in owners.items()
+            },
+            "domain_names": DOMAINS,
             "notes": (
                 f"stdlib-lm: {len(sources.modules())} modules of Python {_version()}'s standard "
                 "library",
