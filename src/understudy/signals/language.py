@@ -30,7 +30,8 @@ class CausalLM:
 
     pack: sequences are laid one after another into rows of at most that many tokens, so that no
     time is spent on padding. Positions begin anew with each sequence, by which attention keeps them
-    apart; what comes back stands where the batch has it. Taps on modules see packed rows.
+    apart (tried once on every model; one that mixes them is refused); what comes back stands where
+    the batch has it. Taps on modules see packed rows.
 
     A model whose logits are not `softcap(scale * head(hidden))` of its last hidden state (which is
     compared once, on a few tokens), or whose head is sharded, gives them dense.
@@ -48,6 +49,7 @@ class CausalLM:
         _check_length(model, inputs["input_ids"])
         if self.pack is None:
             return self._said(model, {**inputs, **self.extra})
+        _check_apart(model, inputs["input_ids"], self.extra)
         rows = Packed.of(inputs["input_ids"], inputs["attention_mask"], self.pack)
         said = self._said(
             model, {"input_ids": rows.ids, "position_ids": rows.positions, **self.extra}
@@ -140,6 +142,48 @@ def _check_length(model: nn.Module, ids: Tensor) -> None:
             f"a sequence of {ids.shape[-1]} tokens is longer than the context of "
             f"{type(plain(model)).__name__} ({length}); cut the data to it (max_length)"
         )
+
+
+_APART: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
+"""Whether a model keeps sequences of one row apart."""
+
+
+def _check_apart(model: nn.Module, ids: Tensor, extra: Mapping[str, Any]) -> None:
+    """Refuse to pack for a model that lets one sequence of a row see the one before it."""
+    inner = plain(model)
+    if inner not in _APART:
+        _APART[inner] = _apart(inner, ids[:1, :6], extra)
+    if not _APART[inner]:
+        raise SignalError(
+            f"{type(inner).__name__} does not keep packed texts apart (what stands before a text "
+            "changes what is said of it): leave out pack"
+        )
+
+
+@torch.no_grad()
+def _apart(model: nn.Module, ids: Tensor, extra: Mapping[str, Any]) -> bool:
+    """The same few tokens alone, and behind others in one row."""
+    length = ids.shape[1]
+    positions = torch.arange(length, device=ids.device)[None]
+    # in front stand the same tokens the other way round, and one more
+    row = torch.cat([ids.flip(-1), ids[:, :1], ids], 1)
+    places = torch.cat([torch.arange(length + 1, device=ids.device)[None], positions], 1)
+    with preserved(model):
+        model.eval()
+        try:
+            alone = read(
+                model(input_ids=ids, position_ids=positions, use_cache=False, **extra), model
+            )
+            behind = read(
+                model(input_ids=row, position_ids=places, use_cache=False, **extra), model
+            )
+        except TypeError:
+            return False  # it knows nothing of positions
+    if not isinstance(alone, Tensor) or not isinstance(behind, Tensor):
+        return False
+    mine = behind[:, length + 1 :].float()
+    tolerance = 1e-4 if alone.dtype in (torch.float32, torch.float64) else 5e-2
+    return torch.allclose(mine, alone.float(), rtol=tolerance, atol=tolerance)
 
 
 def _parts(model: nn.Module, inputs: Mapping[str, Any]) -> Parts | None:

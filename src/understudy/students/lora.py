@@ -81,6 +81,7 @@ class LoRA:
             target_modules=self._found(model),
             lora_dropout=self.dropout,
             bias="none",
+            fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
             task_type="CAUSAL_LM",
         )
         adapted = peft.get_peft_model(model, config)
