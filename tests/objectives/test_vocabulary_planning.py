@@ -41,7 +41,7 @@ def grads(total, student):
 @pytest.mark.parametrize("a", [0.0, 0.2])
 def test_cross_entropy_is_the_equation(a, softcap, monkeypatch):
     monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 4 * V * 2)
-    student, teacher, batch, bare = example(softcap=softcap)
+    student, _, batch, bare = example(softcap=softcap)
     keep = MASK.flatten().numpy()
     y, w = batch.labels.flatten().numpy()[keep], batch.weights.flatten().numpy()[keep]
 
