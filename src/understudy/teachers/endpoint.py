@@ -63,6 +63,7 @@ class Endpoint:
             raise UserError(f"k lies in 1 ... {vocabulary} (the vocabulary), not {k}")
         self.gives = Gives(k=k, features=(), graph=False, head=False, tail=tail)
         self._strings: dict[str, int | None] = {}
+        self._enough = False  # whether it is known to list k beside a text's own token
 
     def prepare(self, needs: Needs, example: Batch) -> None:
         """Refuse an objective that needs more than k log-probabilities."""
@@ -149,14 +150,16 @@ class Endpoint:
         """`prompt_logprobs`: None, then per token {id: {"logprob": ...}} of it and of the top k."""
         if len(said) != len(tokens):
             raise self._other_tokens(len(said), len(tokens))
-        found: list[Top] = [[]]
+        listed, ranks = [], []
         for place in range(1, len(tokens)):
             entry = said[place] or {}
             there = {int(i): _number(v) for i, v in entry.items()}
             if tokens[place] not in there:
                 raise self._other_token(place, tokens[place], f"none of {sorted(there)[:5]}")
-            found.append(self._top(there, place))
-        return found
+            own = entry.get(str(tokens[place]))
+            ranks.append(own.get("rank") if isinstance(own, Mapping) else None)
+            listed.append(there)
+        return [[], *self._tops(tokens, listed, ranks)]
 
     def _of_echo(self, tokens: Sequence[int], said: Mapping[str, Any]) -> list[Top]:
         """`tokens` and `top_logprobs` of prompt and completion, as strings or `token_id:17`."""
@@ -168,7 +171,7 @@ class Endpoint:
                 raise self._other_token(place, token, repr(names[place]))
         if len(names) > len(tokens) + 1:
             raise self._other_tokens(len(names) - 1, len(tokens))
-        found: list[Top] = [[]]
+        listed = []
         for place in range(1, len(tokens)):
             there: dict[int, float] = {}
             for name, value in (tops[place] or {}).items():
@@ -180,16 +183,34 @@ class Endpoint:
                         "(return_tokens_as_token_ids), or serve it with prompt_logprobs"
                     )
                 there[known] = _number(value)
-            found.append(self._top(there, place))
+            listed.append(there)
+        return [[], *self._tops(tokens, listed, [None] * len(listed))]
+
+    def _tops(
+        self,
+        tokens: Sequence[int],
+        listed: Sequence[Mapping[int, float]],
+        ranks: Sequence[int | None],
+    ) -> list[Top]:
+        """The k likeliest at every place, of those and perhaps the text's own token beside them.
+
+        With k listed in all, the own token last among them, it may stand beside k - 1 of a server
+        that gives no more. Its rank tells; or another place of the text does.
+        """
+        enough, most = self._enough, 0
+        for token, there, rank in zip(tokens[1:], listed, ranks, strict=True):
+            least = min(there, key=lambda i: (there[i], -i)) if there else token
+            count = len(there) - (least == token)
+            enough = enough or count >= self.k or len(there) == self.k == rank
+            most = max(most, count)
+        for place, there in enumerate(listed):
+            if len(there) < self.k or (not enough and len(there) == self.k):
+                raise self._too_few(most, place + 1)
+        found = [self._top(there, place + 1) for place, there in enumerate(listed)]
+        self._enough = enough
         return found
 
     def _top(self, there: Mapping[int, float], place: int) -> Top:
-        if len(there) < self.k:
-            raise DataError(
-                f"{self._who} gave {len(there)} log-probabilities a token where {self.k} were asked "
-                f"for (token {place}): ask for k={len(there)}, or raise the server's limit "
-                "(vLLM: --max-logprobs)"
-            )
         wrong = next((i for i in there if not 0 <= i < self.vocabulary), None)
         if wrong is not None:
             raise DataError(
@@ -218,6 +239,13 @@ class Endpoint:
                 strings[text] = None if text in strings else i
             self._strings = strings
         return self._strings.get(name)
+
+    def _too_few(self, count: int, place: int) -> DataError:
+        return DataError(
+            f"{self._who} gave {count} log-probabilities a token where {self.k} were asked for "
+            f"(token {place}): ask for k={max(count, 1)}, or raise the server's limit (vLLM: "
+            "--max-logprobs)"
+        )
 
     def _other_tokens(self, there: int, here: int) -> DataError:
         return DataError(
