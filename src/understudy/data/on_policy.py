@@ -76,15 +76,15 @@ class OnPolicy:
     def __call__(self, play: Any, loader: Loader) -> "OnPolicyLoader":
         """The loader of a play."""
         example = loader.example()
-        _check(example)
+        checked_texts(example)
         student = play.models[play.recipe.stages[play.stage].learners[0]]
         models = {"student": student}
         name = self.teacher or play.setting.teacher
         if self.writer == "student":
             if name is not None:
-                _live(play, name)
+                teacher_of(play, name)
         elif not hasattr(self.writer, "write"):
-            models["teacher"] = _live(play, name)
+            models["teacher"] = teacher_of(play, name)
         for model in models.values():
             _whole(model)
         contexts = [c for c in map(context_of, models.values()) if c is not None]
@@ -92,7 +92,7 @@ class OnPolicy:
             loader,
             self,
             writers=self._writers(models),
-            sampling=self._sampling(play, loader),
+            sampling=self.sampling(play.task, getattr(loader, "source", play.task.train)),
             context=min(contexts, default=None),
             seed=play.seed,
             total=_updates(play, loader),
@@ -116,9 +116,9 @@ class OnPolicy:
             f"a writer is 'student', 'teacher', 'pair', a pick or a writer, not {self.writer!r}"
         )
 
-    def _sampling(self, play: Any, loader: Loader) -> Sampling:
-        source = getattr(loader, "source", play.task.train)
-        stop = self.stop if self.stop is not None else _stop(play.task, source)
+    def sampling(self, task: Any, source: Any) -> Sampling:
+        """How tokens are drawn, with what the task and its texts say about their end."""
+        stop = self.stop if self.stop is not None else _stop(task, source)
         most = self.max_new
         if most is None:
             if not isinstance(source, Texts):
@@ -347,7 +347,8 @@ def _stop(task: Any, source: Any) -> tuple[int, ...]:
     return ()
 
 
-def _check(example: Batch) -> None:
+def checked_texts(example: Batch) -> None:
+    """Refuse batches that texts cannot be written from."""
     inputs = example.inputs
     known = isinstance(inputs, dict) and {"input_ids", "attention_mask"} <= set(inputs)
     if not known or example.mask is None or example.labels is None:
@@ -357,8 +358,13 @@ def _check(example: Batch) -> None:
         )
 
 
-def _live(play: Any, name: str | None) -> nn.Module:
-    """The teacher's model: what is new on the way, no store has heard."""
+def teacher_of(play: Any, name: str | None) -> nn.Module:
+    """The model of the teacher of that name (the first if None).
+
+    Raises:
+        MethodRefused: there is none, or only what it once said: a store has not heard what is new.
+    """
+    name = name or play.setting.teacher
     if name is None:
         raise MethodRefused(
             f"{play.recipe.name} learns from a teacher, and the setting has none; methods on the "

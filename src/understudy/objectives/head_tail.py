@@ -1,4 +1,4 @@
-"""Forward and reverse KL, weighed by where the student is off: AKL."""
+"""Divergences that look at the teacher's likeliest classes: AKL, and its best class alone."""
 
 from dataclasses import dataclass
 
@@ -49,6 +49,27 @@ class HeadTail:
         w, q = self.share(log_p, log_q), log_q.exp()
         right = torch.where(q > 0, q * (log_q - log_p + 1), 0.0)
         return (1 - w) * right - w * log_p.exp()
+
+
+@dataclass(frozen=True)
+class BestToken:
+    """-log q of the class that the teacher finds likeliest, nats.
+
+    Source: Lin et al., ImitKD, arXiv 2009.07253, Eq. 5.
+    """
+
+    def _best(self, log_p: Tensor) -> Tensor:
+        best = log_p.detach().argmax(-1, keepdim=True)
+        return torch.zeros_like(log_p).scatter_(-1, best, 1.0)
+
+    def terms(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        """-log q at the best class."""
+        best = self._best(log_p)
+        return torch.where(best > 0, -log_q, 0.0)
+
+    def slope(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        """-1 at the best class."""
+        return -self._best(log_p)
 
 
 class AKL(VocabularyDivergence):
