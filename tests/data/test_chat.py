@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from language_worlds import CHATML, MARKED, chats, tokenizer
+from tiny_causal import CHATML, MARKED, chats, tokenizer
 
 from understudy.data import Texts, texts_of
 from understudy.errors import DataError, UserError

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from language_worlds import tiny
+from tiny_causal import tiny
 from torch import nn
 
 from understudy.data import Texts

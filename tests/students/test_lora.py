@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from language_worlds import chats, save_pair, tiny, write_lines
+from tiny_causal import chats, save_pair, tiny, write_lines
 from safetensors.torch import load_file
 
 import understudy as us

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from language_worlds import CHATML, chats, save_pair, tiny, tokenizer, write_lines
+from tiny_causal import CHATML, chats, save_pair, tiny, tokenizer, write_lines
 
 import understudy as us
 from understudy.data import OwnTemplate, Texts

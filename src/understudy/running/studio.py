@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from understudy.data import check_labels
 from understudy.errors import MethodRefused, unknown
 from understudy.objectives import Needs
+from understudy.objectives.gather import processes
 from understudy.running.play import Play
 from understudy.running.result import Result
 from understudy.running.teaching import teaching
@@ -21,9 +22,7 @@ from understudy.setting import Made, ModelSpec, Recipe, Setting, Trained, descri
 from understudy.students import families, input_sizes, load_model
 from understudy.tasks.task import Task
 from understudy.teachers import Frozen, Teacher
-from understudy.training.distribution import (
-    Strategy,
-)
+from understudy.training.distribution import Strategy, distribute
 from understudy.training.interrupt import Interrupt
 from understudy.training.predict import collect
 from understudy.training.randomness import preserved, seeded
@@ -99,14 +98,24 @@ class Studio:
         own = replace(setting, size={**setting.size, **sizes})
         return self.build(spec, own, task, seed, f"{name}/{part}")
 
-    def teacher(self, setting: Setting, name: str, seed: int) -> Any:
-        """The setting's teacher `name`: ready to teach, trained first where it has to be."""
+    def teacher(self, setting: Setting, name: str, seed: int, *, shard: bool = False) -> Any:
+        """The setting's teacher `name`: ready to teach, trained first where it has to be.
+
+        shard: in a run that is sharded over processes, a language model that was loaded for it is
+        sharded as well. All processes must then call it equally often.
+        """
         if name not in setting.teachers:
             if not setting.teachers:
                 raise MethodRefused("this method learns from a teacher, and the setting has none")
             raise unknown("teacher", name, setting.teachers)
         spec = setting.teachers[name]
-        key = (name, seed, id(spec) if isinstance(spec, nn.Module) else _identity(spec))
+        shard = (
+            shard
+            and setting.kind == "language"
+            and self.strategy == "fully_shard"
+            and processes() > 1
+        )
+        key = (name, seed, shard, id(spec) if isinstance(spec, nn.Module) else _identity(spec))
         if key in self._teachers:
             return self._teachers[key]
         call = setting.teacher_call or setting.call
@@ -121,6 +130,8 @@ class Studio:
             model = (
                 spec if isinstance(spec, nn.Module) else self.build(spec, setting, task, seed, name)
             )
+            if shard and not isinstance(spec, nn.Module):  # a user's own module stays as it is
+                model = distribute(model.requires_grad_(False).to(self.device), self.strategy)
             ready = Frozen(model.to(self.device), call=call)
         self._teachers[key] = ready
         return ready
