@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from understudy.data.texts import Texts
 from understudy.errors import DataError
 from understudy.signals import IGNORE, Batch
 
-PROBE = " a Bé 漢字\n\t1+2=3. ann  has"
-"""A text that a tokenizer has to give back byte by byte."""
+PROBES = (" a Bé 漢字\n\t1+2=3. ann  has", " a B\n1+2=3. ann  has")
+"""Texts of which a tokenizer has to give one back byte by byte; the second is for those whose
+alphabet is ASCII: what else there is, `Pieces.tokens` refuses text by text."""
+KEPT = 100_000
+"""Texts whose alignment is remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +88,11 @@ def pieces_of(tokenizer: Any, vocabulary: int | None = None) -> Pieces:
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     name = type(tokenizer).__name__
-    for read in (_byte_level, _byte_fallback):
+    for probe, read in product(PROBES, (_byte_level, _byte_fallback)):
         pieces = tuple(b"" if i in special else read(t or "") for i, t in enumerate(spelled))
         made = Pieces(pieces=pieces + (b"",) * padding, encode=encode, name=name)
         try:
-            made.tokens(PROBE.encode())
+            made.tokens(probe.encode())
         except DataError:
             continue
         return made
@@ -120,7 +124,6 @@ class Groups:
     other: list[tuple[int, int]]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Aligner:
     """Reads a student's tokens as text, and the text as a teacher's tokens.
 
@@ -129,16 +132,16 @@ class Aligner:
     of a cut text). Neither is in a group.
     """
 
-    student: Pieces
-    teacher: Pieces
-    specials: Mapping[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, *, student: Pieces, teacher: Pieces, specials: Mapping[int, int] | None = None
+    ) -> None:
+        self.student, self.teacher, self.specials = student, teacher, dict(specials or {})
         for own, other in self.specials.items():
-            if self.student.pieces[own] or self.teacher.pieces[other]:
+            if student.pieces[own] or teacher.pieces[other]:
                 raise DataError(
                     f"special tokens {own} and {other} are paired, and one of them stands for text"
                 )
+        self._known: dict[tuple[int, ...], Groups] = {}
 
     def fingerprint(self) -> str:
         """Hash of both vocabularies and the pairs."""
@@ -147,7 +150,15 @@ class Aligner:
         return hashlib.sha256(held.encode()).hexdigest()[:16]
 
     def groups(self, ids: Sequence[int]) -> Groups:
-        """The teacher's tokens of the same text, and what belongs together."""
+        """The teacher's tokens of the same text, and what belongs together; kept for next time."""
+        key = tuple(ids)
+        if key not in self._known:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            self._known[key] = self._grouped(key)
+        return self._known[key]
+
+    def _grouped(self, ids: tuple[int, ...]) -> Groups:
         begin = self.teacher.begin
         theirs: list[int] = [] if begin is None else [begin]
         mine: list[tuple[int, int]] = []

@@ -65,8 +65,11 @@ class LanguageJudge:
         hear = None
         if teacher is not None and teacher.modules():
             voice = copy.copy(teacher)
+            example = source.batch(torch.arange(1)).to(device)
             try:
-                voice.prepare(Needs(), source.batch(torch.arange(1)).to(device))
+                voice.prepare(Needs(), example)
+                if voice.signals(example).logits is None:
+                    voice = None
             except SignalError:
                 voice = None  # it reads other tokens: nothing to compare one by one
             if voice is not None:

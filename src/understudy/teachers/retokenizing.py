@@ -33,26 +33,30 @@ class Retokenizing:
         device = batch.inputs["input_ids"].device
         ids, mask, group = found.ids.to(device), found.mask.to(device), found.group.to(device)
         first, later = found.first.to(device), found.later.to(device)
-        length = context_of(model)
-        if length is not None and ids.shape[1] > length:
-            raise SignalError(
-                f"the text has {ids.shape[1]} tokens for {type(model).__name__}, which reads "
-                f"{length}; cut the data, or take a teacher that reads more"
-            )
-        said = self.call(model, Batch(inputs={"input_ids": ids, "attention_mask": mask}))
-        said = said if isinstance(said, Signals) else Signals(logits=said)
         begins = first >= 0
         rows, _ = begins.nonzero(as_tuple=True)
         # only what is compared is turned into logits
         wanted = torch.zeros(ids.shape, dtype=torch.bool, device=device)
         wanted[rows, first[begins]] = True
         wanted[later[:, 0], later[:, 2]] = True
+        # what comes after the last token that predicts one is read by nobody
+        read = int(wanted.any(0).nonzero().max()) + 1 if bool(wanted.any()) else 1
+        highest = int(ids.max())
+        ids, mask, wanted = ids[:, :read], mask[:, :read], wanted[:, :read]
+        length = context_of(model)
+        if length is not None and read > length:
+            raise SignalError(
+                f"the text has {read} tokens for {type(model).__name__}, which reads {length}; cut "
+                "the data, or take a teacher that reads more"
+            )
+        said = self.call(model, Batch(inputs={"input_ids": ids, "attention_mask": mask}))
+        said = said if isinstance(said, Signals) else Signals(logits=said)
         place = torch.full(ids.shape, -1, device=device)
         place[wanted] = torch.arange(int(wanted.sum()), device=device)
         dense = said.rows(wanted).dense
-        if int(ids.max()) >= dense.shape[-1]:
+        if highest >= dense.shape[-1]:
             raise SignalError(
-                f"the tokenizer of this teacher has a token {int(ids.max())}, and "
+                f"the tokenizer of this teacher has a token {highest}, and "
                 f"{type(model).__name__} has {dense.shape[-1]}: they do not belong together"
             )
         logits = dense.new_zeros(*group.shape, dense.shape[-1])

@@ -31,9 +31,9 @@ def multi_granularity(
 ) -> Recipe:
     """Multi-Granularity Semantic Revision for Large Language Model Distillation.
 
-    Sequence: the student's text is corrected at its worst token and written on from there. Token: KL
-    within limits of the teacher's distribution that are learned. Span: how likely neighbours are
-    together, as in the teacher.
+    The student's text is corrected at its worst token and written on from there; of the teacher's
+    distribution the part between learned limits is matched; within spans, how likely neighbours are
+    together.
 
     Source: arXiv 2407.10068
     Kind: method
