@@ -21,6 +21,7 @@ def beam_search(
     """The continuation of each prompt with the highest total log-probability among `beams` kept.
 
     A text that has ended (a stop token, which belongs to it) keeps its place. One beam is greedy.
+    The longest prompt of a batch sets how much fits into the context.
     """
     found: list[Tensor] = []
     inner = plain(model)

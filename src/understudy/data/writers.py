@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from understudy.errors import UserError
 from understudy.signals.authors import BOTH, STUDENT
 from understudy.signals.generation import Decoder, Sampling, generate, speaking
+from understudy.signals.language import context_of
 from understudy.signals.taps import plain
 
 
@@ -130,15 +131,16 @@ class PairWriter:
         rows = torch.arange(len(prompts), device=z.device)
         told = torch.full((len(prompts), sampling.max_new), -1, device=z.device)
         stop = torch.tensor(sampling.stop, device=z.device, dtype=torch.long)
-        rooms = [d.room for d in (mine, theirs) if d.room is not None]
-        most = min([sampling.max_new, *(r + 1 for r in rooms)])
+        limits = [c for c in map(context_of, (student, teacher)) if c is not None]
         shared = min(z.shape[-1], y.shape[-1])  # families pad their vocabularies
-        for step in range(most):
+        for step in range(sampling.max_new):
             y = y.to(z.device)
             drawn = self.pick(z[:, :shared], y[:, :shared], sampling, generator)
             told[rows, step] = drawn
             going = ~torch.isin(drawn, stop)
-            if not bool(going.any()) or step == most - 1:
+            if limits:
+                going &= mine.mask.sum(-1) < min(limits)
+            if not bool(going.any()) or step == sampling.max_new - 1:
                 break
             if not bool(going.all()):
                 rows, drawn = rows[going], drawn[going]

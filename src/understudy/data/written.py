@@ -73,7 +73,10 @@ def batch_of(
     index = [marked(torch.tensor(t.sample), t.author) for t in texts]
     made = replace(
         like,
-        inputs={"input_ids": tokens[:, :-1], "attention_mask": real[:, 1:].long()},
+        inputs={
+            "input_ids": tokens[:, :-1].where(real[:, 1:], padding),
+            "attention_mask": real[:, 1:].long(),
+        },
         labels=torch.where(mask, tokens[:, 1:], IGNORE),
         mask=mask,
         weights=None,

@@ -180,13 +180,14 @@ def _batch(
     rows = torch.arange(len(prompts), device=logits.device)
     told = torch.full((len(prompts), sampling.max_new), -1, device=logits.device)
     stop = torch.tensor(sampling.stop, device=logits.device, dtype=torch.long)
-    room = decoder.room
-    most = sampling.max_new if room is None else min(sampling.max_new, room + 1)
-    for step in range(most):
+    limit = context_of(model)
+    for step in range(sampling.max_new):
         drawn = choose(logits, rows) if choose else sampling.draw(logits, generator)
         told[rows, step] = drawn
         going = ~torch.isin(drawn, stop)
-        if not bool(going.any()) or step == most - 1:
+        if limit is not None:  # a text that fills the context has ended, whatever its neighbours
+            going &= decoder.mask.sum(-1) < limit
+        if not bool(going.any()) or step == sampling.max_new - 1:
             break
         if not bool(going.all()):
             rows, drawn = rows[going], drawn[going]
