@@ -116,4 +116,10 @@ def train(
         for _ in fit.updates():
             if stop_after is not None and fit.step.number >= stop_after:
                 break
+        if fit.finished:
+            save(fit)
     return model
+
+
+STAGES: Mapping[str, Study] = {"first": Study(count=130_000, steps=2800, tokens=3000)}
+"""How the shipped teacher was trained: one stage after another, each from the last one's model."""

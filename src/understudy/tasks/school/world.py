@@ -111,7 +111,8 @@ def teacher() -> nn.Module:
     """The shipped teacher, in evaluation mode: a Llama of 0.87M parameters with four abilities."""
     from understudy.students import load_model
 
-    return load_model(TEACHER)
+    # half precision is how it is kept; processors compute in single precision
+    return load_model(TEACHER).float().eval()
 
 
 def made_by() -> dict[str, Any]:
