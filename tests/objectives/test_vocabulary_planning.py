@@ -9,6 +9,7 @@ from vocabulary_cases import REFERENCE, heads, leaves, logits, slope, softmax
 
 from understudy.errors import DataError, UserError
 from understudy.objectives import Total, chunks, lm_ce, lm_kd
+from understudy.objectives.vocabulary import VocabularyDivergence
 from understudy.signals import IGNORE, Batch, Factored, Signals, Sparse
 
 N, V = 12, 17
@@ -171,6 +172,20 @@ def test_terms_that_count_other_positions_are_taken_one_by_one(monkeypatch):
     expected = grads(alone[0].mean + 0.9 * alone[1].mean, bare)
     for a, b in zip(grads(sum(t.value for t in terms), bare), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+def test_an_objective_with_a_forward_pass_of_its_own_is_taken_by_itself(monkeypatch):
+    made = products(monkeypatch)
+
+    class Halved(VocabularyDivergence):
+        def forward(self, student, teacher, batch):
+            found = super().forward(student, teacher, batch)
+            return found._replace(total=found.total / 2)
+
+    student, teacher, batch, _ = example()
+    terms = (lm_ce() + lm_kd() + Halved().named("half"))(student, teacher, batch)
+    assert made == ["student", "teacher"] * 2
+    torch.testing.assert_close(terms[2].sum.total, terms[1].sum.total / 2)
 
 
 def test_a_frozen_head_gets_no_gradient_and_costs_none(monkeypatch):

@@ -70,6 +70,12 @@ class Vocabulary(Objective):
     coupling: ClassVar = "position"
     together: ClassVar = staticmethod(one_pass)
 
+    def __init_subclass__(cls, **kw: object) -> None:
+        """One with a forward pass of its own is taken by itself, unless it says otherwise."""
+        super().__init_subclass__(**kw)
+        if "forward" in vars(cls) and "together" not in vars(cls):
+            cls.together = None
+
     def part(self, student: Factored, teacher: Signals, batch: Batch) -> chunks.Part:
         """This term in the chunk loop over packed positions; the teacher as `said` has it."""
         raise NotImplementedError
