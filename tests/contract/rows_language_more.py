@@ -37,7 +37,33 @@ def spans(*, seed=0, same=False, n=6):
     return student, teacher, Batch(inputs=inputs, index=batch.index)
 
 
+def tagged(batch):
+    """How private each sample is, by its number."""
+    return (batch.index % 3).double() / 2
+
+
 ROWS = [
+    Case(
+        name="swing_kd",
+        make=lambda: us.swing_kd(tagged, low=1.5, high=6.0),
+        reference=lambda _, s, t, b: ref.swing(s, t, [(i % 3) / 2 for i in b.index], 1.5, 6.0),
+        logits=True,
+    ),
+    Case(
+        name="swing_kd",
+        variant="confidence",
+        make=lambda: us.swing_kd(low=1.0, high=3.0),
+        reference=lambda _, s, t, b: ref.swing(s, t, None, 1.0, 3.0),
+        logits=True,
+    ),
+    Case(
+        name="swing_kd",
+        variant="flat",
+        make=lambda: us.swing_kd(tagged, low=2.0, high=2.0),
+        reference=lambda _, s, t, b: ref.swing(s, t, [0.0] * len(b.index), 2.0, 2.0),
+        at_equal="zero",
+        logits=True,
+    ),
     Case(
         name="dac_kl",
         make=lambda: us.dac_kl(seen=3, width=4, sharpness=6.0),

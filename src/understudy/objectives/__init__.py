@@ -53,6 +53,7 @@ from understudy.objectives.sequence_kl import sequence_reverse_kl
 from understudy.objectives.soft import certain_kd, ferkd, js, partial_kd, soft_ce, tempered_ce
 from understudy.objectives.statistics import fsp, ickd, nst, vid
 from understudy.objectives.supervised import bce, ce, mse
+from understudy.objectives.swing import swing_kd
 from understudy.objectives.tokens import trg
 from understudy.objectives.transfer import ab, ft, ofd
 from understudy.objectives.turned import pretext, similarity_kd, turned_kd
@@ -132,6 +133,7 @@ __all__ = [
     "sp",
     "span_relation",
     "srrl",
+    "swing_kd",
     "taid",
     "tempered_ce",
     "tf_kd",

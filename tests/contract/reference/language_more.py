@@ -90,3 +90,12 @@ def projected_one(p, q, shared):
 def projected(student, teacher, shared):
     pairs = zip(softmax(student.logits), softmax(teacher.logits), strict=True)
     return float(np.mean([projected_one(p, q, shared) for q, p in pairs]))
+
+
+def swing(student, teacher, private, low, high):
+    """low^2 KL(softmax(z_t / T_n) || softmax(z_s / low)); private None: the teacher's confidence."""
+    values = []
+    for n, (z_s, z_t) in enumerate(zip(student.logits, teacher.logits, strict=True)):
+        r = float(softmax(z_t).max()) if private is None else private[n]
+        values.append(low**2 * kl(softmax(z_t / (low + (high - low) * r)), softmax(z_s / low)))
+    return float(np.mean(values))
