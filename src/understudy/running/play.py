@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from understudy.algorithms import Scene
+from understudy.algorithms import Plain, Scene
 from understudy.data import Arrays, Indexed, Loader, Opaque, Order, Source, Subset
 from understudy.errors import CheckpointError, MethodRefused, UserError, unknown
 from understudy.evaluation import fidelity, metric
@@ -304,13 +304,20 @@ class Play:
         found: list[Teacher] = [
             Frozen(self.models[n].to(self.studio.device), call=self.setting.call)
             if n in self.models
-            else self.studio.teacher(self.setting, n, self.seed)
+            else self.studio.teacher(self.setting, n, self.seed, shard=self._in_step())
             for n in names
         ]
         one = found[0] if len(found) == 1 else Ensemble(found, weights=stage.weights)
         if self.behind is not None and not any(n in self.models for n in names):
             one = self.behind.teacher(stage, one)
         return Timed(one)
+
+    def _in_step(self) -> bool:
+        """Whether all processes call the teacher equally often: with every batch, once."""
+        return all(
+            s.algorithm is Plain and s.loader is None and s.source is None
+            for s in self.recipe.stages
+        )
 
     def begin(self, stage: Stage) -> Fit:
         """The stage's loop, before its first update: taps are checked, connectors built."""
@@ -536,7 +543,9 @@ class Play:
         if task.judge is not None:
             name = self.setting.teacher if self._has_teacher() else None
             teacher = (
-                None if name is None else self.studio.teacher(self.setting, name, self.seed)
+                None
+                if name is None
+                else self.studio.teacher(self.setting, name, self.seed, shard=self._in_step())
             )
             model = model.to(self.studio.device)
             return task.judge.measures(model, task, part, as_call(self.setting.call), teacher)
