@@ -318,11 +318,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     w.add_argument(
         "--teacher",
-        required=True,
         metavar="MODEL",
-        help="a folder, weights@file.py:function, a hub name",
+        help="a folder, weights@file.py:function, a hub name, a setting's name (its teacher); with "
+        "--engine openai the model's name there",
     )
-    w.add_argument("--data", required=True, metavar="DATA", help="as for distill")
+    w.add_argument("--data", metavar="DATA", help="as for distill, or a built-in setting's name")
     w.add_argument("--out", required=True, metavar="DIR", help="the store's folder")
     w.add_argument("--target", metavar="COLUMN", help="label column or array")
     w.add_argument("--text", metavar="COLUMN", help="text column")
@@ -331,14 +331,51 @@ def _parser() -> argparse.ArgumentParser:
     w.add_argument("--taps", default="", metavar="A,B", help="features to keep beside the logits")
     w.add_argument(
         "--dtype",
-        default="fp32",
         choices=("fp32", "fp16", "bf16"),
-        help="of what is stored (default: fp32)",
+        help="of what is stored (default: fp32; of texts fp16)",
     )
     w.add_argument("--top-k", type=int, metavar="K", help="keep the K largest only")
-    w.add_argument("--batch-size", type=int, default=256, metavar="N", help="samples a pass")
+    w.add_argument(
+        "--batch-size", type=int, metavar="N", help="samples a pass (default: 256, or 32 texts)"
+    )
     w.add_argument("--shard", default="0/1", metavar="I/N", help="this worker's part")
     w.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if any)")
+    t = w.add_argument_group("texts (a causal language model as teacher)")
+    t.add_argument(
+        "--mode",
+        choices=("top-k", "sampled", "hidden"),
+        help="what is kept of each scored token: the k likeliest tokens (default), drawn tokens, "
+        "or the last hidden state, with the head once",
+    )
+    t.add_argument("--k", type=int, metavar="K", help="tokens that are listed (default: 12)")
+    t.add_argument(
+        "--tail",
+        choices=("uniform", "renormalise", "bucket"),
+        help="how those that are not listed are read (default: uniform)",
+    )
+    t.add_argument(
+        "--draws", type=int, metavar="N", help="tokens drawn (default: 50, about 12 different)"
+    )
+    t.add_argument(
+        "--proposal", type=float, metavar="T", help="temperature of what is drawn from (default: 1)"
+    )
+    t.add_argument("--temperature", type=float, metavar="T", help="of the teacher (default: 1)")
+    t.add_argument("--seed", type=int, metavar="N", help="of the draws (default: 0)")
+    t.add_argument("--columns", metavar="A=B,...", help="what columns are called, as for distill")
+    t.add_argument("--chat", action="store_true", help="as for distill")
+    t.add_argument("--tokenizer", metavar="DIR", help="folder or hub name (default: the teacher's)")
+    t.add_argument("--max-length", type=int, metavar="N", help="cut texts to N tokens")
+    t.add_argument(
+        "--engine",
+        choices=("transformers", "openai"),
+        help="a local model (default), or an OpenAI-compatible endpoint that returns "
+        "log-probabilities of a prompt, such as vLLM",
+    )
+    t.add_argument("--base-url", metavar="URL", help="of the endpoint: http://localhost:8000/v1")
+    t.add_argument("--key-env", metavar="NAME", help="environment variable that holds the key")
+    t.add_argument("--vocabulary", type=int, metavar="N", help="token ids of the endpoint's model")
+    t.add_argument("--load-in-4bit", action="store_true", help="by bitsandbytes, on a GPU")
+    t.add_argument("--device-map", metavar="MAP", help="auto: layers over several GPUs")
     w.set_defaults(run=_signals)
 
     e = commands.add_parser(
@@ -461,14 +498,24 @@ def _language(given: Any) -> dict[str, Any]:
         return {"chat": given.chat, "pack": given.pack}
     from understudy.students import LoRA
 
+    adapters = None if given.lora is None else LoRA.parse(given.lora, merge=given.merge)
+    return {
+        "chat": given.chat,
+        "pack": given.pack,
+        "columns": _columns(given),
+        "adapters": adapters,
+    }
+
+
+def _columns(given: Any) -> dict[str, str] | None:
+    """`--columns prompt=q,completion=a` as a mapping."""
     columns = {}
     for pair in filter(None, (given.columns or "").split(",")):
         name, equals, column = pair.partition("=")
         if not equals or not column.strip():
             raise UserError(f"--columns takes name=column,... such as prompt=q, not {pair!r}")
         columns[name.strip()] = column.strip()
-    adapters = None if given.lora is None else LoRA.parse(given.lora, merge=given.merge)
-    return {"chat": given.chat, "pack": given.pack, "columns": columns or None, "adapters": adapters}
+    return columns or None
 
 
 def _distill(given: Any) -> int:
@@ -675,6 +722,11 @@ def _methods(given: Any) -> int:
 
 
 def _signals(given: Any) -> int:
+_TEXTS = ("mode", "k", "tail", "draws", "proposal", "temperature", "seed", "engine", "base_url",
+          "key_env", "vocabulary", "load_in_4bit", "device_map")  # fmt: skip
+"""What is said of signals of texts."""
+
+
     from understudy import api
 
     shard = _shard(given.shard)
@@ -688,6 +740,11 @@ def _signals(given: Any) -> int:
             image_size=given.image_size,
             classes=given.classes,
             taps=tuple(t for t in given.taps.split(",") if t),
+            tokenizer=given.tokenizer,
+            max_length=given.max_length,
+            chat=given.chat or None,
+            columns=_columns(given),
+            texts={n: v for n in _TEXTS if (v := getattr(given, n)) is not None and v is not False},
             dtype=given.dtype,
             top_k=given.top_k,
             batch_size=given.batch_size,

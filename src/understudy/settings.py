@@ -120,6 +120,8 @@ def own(
         given.pop("kind", None) if given.get("kind") == "language" else given.get("kind"),
         [*specs, student], target=given.get("target"), new_head=new_head,
     ):  # fmt: skip
+        for spec in filter(is_store, specs):  # texts are read as they were when it was written
+            given = {k: v for k, v in _reading(spec).items() if k in LANGUAGE} | given
         _only_language(given)
         return own_language(
             teachers=specs, student=student, data=data, is_store=is_store, teacher_of=_teacher,
@@ -198,7 +200,13 @@ def _teacher(spec: str, task: Task) -> TeacherSpec:
         from understudy.teachers import Stored
 
         parts = {p: Stored(path) for p in PARTS if is_store(str(path := Path(spec) / p))}
-        return Stored(spec, data=task.train, view=task.view, parts=parts)
+        return Stored(
+            spec,
+            data=task.train,
+            view=task.view,
+            tokenizer=task.extras.get("tokenizer"),
+            parts=parts,
+        )
     fresh = spec.partition(":")[0] in families() or (".py:" in spec and "@" not in spec)
     if not fresh:
         return spec
@@ -222,8 +230,7 @@ def _preprocessing(spec: str, given: dict[str, Any]) -> dict[str, Any]:
     if not folder.is_dir():
         return found
     if is_store(spec):
-        path = folder / READING
-        return json.loads(path.read_text()) if path.is_file() else found
+        return _reading(spec)
     if (folder / "tokenizer_config.json").exists() or (folder / "tokenizer.json").exists():
         found["tokenizer"] = str(folder)
     if (path := folder / "preprocessor_config.json").exists():
@@ -240,6 +247,14 @@ def _preprocessing(spec: str, given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(preprocess, dict) and preprocess.get("mean") is not None:
             found["normalise"] = (preprocess["mean"], preprocess["std"])
     return found
+
+
+def _reading(store: str) -> dict[str, Any]:
+    """How the data of stored signals was read."""
+    import json
+
+    path = Path(store).expanduser() / READING
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _labels(spec: str) -> list[str] | None:

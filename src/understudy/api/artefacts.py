@@ -1,6 +1,6 @@
 """Teacher signals written, students exported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,57 @@ from understudy.running import Studio
 from understudy.setting import (
     Trained,
 )
-from understudy.settings import is_store
 from understudy.training.distribution import pick_device
 
 
 def write_signals(
-    teacher: str,
-    data: str,
+    teacher: str | None,
+    data: str | None,
     out: str | Path,
     *,
     shard: tuple[int, int] = (0, 1),
     classes: int | None = None,
     device: str | None = None,
     taps: tuple[str, ...] = (),
-    dtype: Any = "fp32",
+    dtype: Any = None,
     top_k: int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
+    texts: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> str:
-    """Run a teacher once over data and keep what it says; returns a line to print."""
-    from understudy.settings import READING, own
+    """Run a teacher once over data and keep what it says; returns a line to print.
+
+    A causal language model says something of every token of texts; `texts` are fields of
+    `TextSignals` (mode, k, draws, temperature, ...; engine="openai" with a base_url for an
+    endpoint). dtype: fp32, of texts fp16. batch_size: 256 samples, or 32 texts.
+    """
+    from understudy.api.text_signals import TextSignals, refuse_store, setting_of, write_texts
+    from understudy.settings import READING
     from understudy.teachers import Frozen
     from understudy.teachers import write_signals as write
 
-    setting = own(teacher=teacher, student="none", data=data, classes=classes, **options)
+    said = {k: v for k, v in (texts or {}).items() if v is not None}
+    how = TextSignals(
+        **{**({} if top_k is None else {"k": top_k}), **said},
+        **({} if dtype is None else {"dtype": dtype}),
+        **({} if batch_size is None else {"batch_size": batch_size}),
+    )
+    refuse_store(teacher)
+    given = {k: v for k, v in options.items() if v is not None}
+    setting = setting_of(
+        teacher, data, how, {**given, **({} if classes is None else {"classes": classes})}
+    )
+    if setting.kind == "language":
+        if taps:
+            raise UserError("--taps is for labelled samples: of texts logits are stored")
+        return write_texts(
+            teacher, setting, out, how, shard=shard, device=pick_device(device), progress=progress
+        )
+    if said:
+        flag = next(iter(said)).replace("_", "-")
+        raise UserError(f"--{flag} is for texts and causal language models")
+    dtype, batch_size = dtype or "fp32", batch_size or 256
     studio = Studio(None, device=pick_device(device))
     task = studio.task(setting, 0)
     spec = setting.teachers["teacher"]
@@ -46,8 +72,6 @@ def write_signals(
         raise UserError(
             f"the teacher {teacher} has no weights; train it first (understudy distill)"
         )
-    if is_store(teacher):
-        raise UserError(f"{teacher} holds stored signals already; name the model that made them")
     teaches = studio.teacher(setting, "teacher", 0)
     if isinstance(teaches, Frozen):
         teaches = Frozen(teaches.module, call=setting.call, taps=taps)

@@ -3,6 +3,8 @@
 import os
 import socket
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,13 +88,29 @@ def load_pretrained(
         options["ignore_mismatched_sizes"] = True
     loader = getattr(transformers, loader_name)
     try:
-        if fresh:
-            return loader.from_config(config, trust_remote_code=False).eval()
-        return loader.from_pretrained(
-            name, config=config, trust_remote_code=False, local_files_only=local, **options
-        ).eval()
+        with _quiet(Path(name).is_dir()):
+            if fresh:
+                return loader.from_config(config, trust_remote_code=False).eval()
+            return loader.from_pretrained(
+                name, config=config, trust_remote_code=False, local_files_only=local, **options
+            ).eval()
     except Exception as error:
         raise _not_loaded(name, error) from error
+
+
+@contextmanager
+def _quiet(local: bool) -> Iterator[None]:
+    """No bar for what is read from a folder in a moment; a download shows its own."""
+    from transformers.utils import logging
+
+    shown = local and logging.is_progress_bar_enabled()
+    if shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _hub_answers() -> bool:
