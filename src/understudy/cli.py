@@ -529,7 +529,8 @@ def _distill(given: Any) -> int:
         _print_text(show_example(setting, colour=sys.stdout.isatty()))
         return 0
     method = given.method or (setting.method if setting.teachers else "alone")
-    seeds = _seeds(given, 1 if own else 3)
+    # a language model takes minutes where digits take seconds
+    seeds = _seeds(given, 1 if own or setting.kind == "language" else 3)
     if given.plan:
         controls = (not own) if given.controls is None else given.controls
         if given.metric is not None:
@@ -721,12 +722,12 @@ def _methods(given: Any) -> int:
     return 0
 
 
-def _signals(given: Any) -> int:
 _TEXTS = ("mode", "k", "tail", "draws", "proposal", "temperature", "seed", "engine", "base_url",
           "key_env", "vocabulary", "load_in_4bit", "device_map")  # fmt: skip
 """What is said of signals of texts."""
 
 
+def _signals(given: Any) -> int:
     from understudy import api
 
     shard = _shard(given.shard)
@@ -739,12 +740,12 @@ _TEXTS = ("mode", "k", "tail", "draws", "proposal", "temperature", "seed", "engi
             text=given.text,
             image_size=given.image_size,
             classes=given.classes,
-            taps=tuple(t for t in given.taps.split(",") if t),
             tokenizer=given.tokenizer,
             max_length=given.max_length,
             chat=given.chat or None,
             columns=_columns(given),
             texts={n: v for n in _TEXTS if (v := getattr(given, n)) is not None and v is not False},
+            taps=tuple(t for t in given.taps.split(",") if t),
             dtype=given.dtype,
             top_k=given.top_k,
             batch_size=given.batch_size,
