@@ -42,7 +42,28 @@ def tagged(batch):
     return (batch.index % 3).double() / 2
 
 
+def versions(*, seed=0, same=False, n=6):
+    """`example` whose teacher has an old version."""
+    student, teacher, batch = example(seed=seed, same=same, n=n)
+    g = torch.Generator().manual_seed(seed + 3)
+    old = 2 * torch.randn(n, K, generator=g, dtype=torch.float64)
+    old = student.dense.clone() if same else old
+    return student, replace(teacher, features={**teacher.features, "old": old}), batch
+
+
 ROWS = [
+    *(
+        Case(
+            name="compatible_kd",
+            variant=mask,
+            make=lambda mask=mask: us.compatible_kd(temperature=2.0, mask=mask),
+            reference=lambda _, s, t, b, mask=mask: ref.compatible(s, t, b.labels, 2.0, mask),
+            example=versions,
+            at_equal="zero",
+            logits=True,
+        )
+        for mask in ("student", "new")
+    ),
     Case(
         name="swing_kd",
         make=lambda: us.swing_kd(tagged, low=1.5, high=6.0),

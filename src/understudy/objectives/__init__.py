@@ -21,6 +21,7 @@ from understudy.objectives.batchwise import (
     mixed_match,
     self_confidence,
 )
+from understudy.objectives.compatible import compatible_kd
 from understudy.objectives.connect import Connector
 from understudy.objectives.contrastive import crd, wcord
 from understudy.objectives.cross_attention import scalekd
@@ -84,6 +85,7 @@ __all__ = [
     "certain_kd",
     "class_relation",
     "cmi",
+    "compatible_kd",
     "consistency",
     "crd",
     "ctkd",

@@ -99,3 +99,15 @@ def swing(student, teacher, private, low, high):
         r = float(softmax(z_t).max()) if private is None else private[n]
         values.append(low**2 * kl(softmax(z_t / (low + (high - low) * r)), softmax(z_s / low)))
     return float(np.mean(values))
+
+
+def compatible(student, teacher, labels, t, mask):
+    """MUSCLE Eq. 1: the old version where a mistake is made, else the new one."""
+    values = []
+    for z, new, old, y in zip(
+        student.logits, teacher.logits, teacher.features["old"], labels, strict=True
+    ):
+        judged = z if mask == "student" else new
+        target = old if max(range(len(judged)), key=lambda k, j=judged: j[k]) != y else new
+        values.append(kl(softmax(target / t), softmax(z / t)))
+    return float(np.mean(values))
