@@ -13,7 +13,7 @@ from understudy.data.loader import Loader
 from understudy.data.replay import Buffer, Replay, packed, unpacked
 from understudy.data.sources import Source
 from understudy.data.texts import Texts
-from understudy.data.writers import ModelWriter, PairWriter, Pick, Writer
+from understudy.data.writers import ModelWriter, PairWriter, Pick, Writer, gathered
 from understudy.data.written import Written, batch_of, beside, prompts_of
 from understudy.errors import DataError, MethodRefused, UserError
 from understudy.objectives.gather import processes
@@ -85,8 +85,6 @@ class OnPolicy:
                 teacher_of(play, name)
         elif not hasattr(self.writer, "write"):
             models["teacher"] = teacher_of(play, name)
-        for model in models.values():
-            _whole(model)
         contexts = [c for c in map(context_of, models.values()) if c is not None]
         return OnPolicyLoader(
             loader,
@@ -196,6 +194,7 @@ class OnPolicyLoader:
             texts = self._write(batch, epoch, number)
         if texts is not None:
             self.count["written"] += 1
+        if texts:
             device = batch.inputs["input_ids"].device
             batch = batch_of(texts, like=batch, padding=self.padding, device=device)
         return batch if self.plan.corpus is None else self._with_corpus(batch, epoch, number)
@@ -226,9 +225,10 @@ class OnPolicyLoader:
         )
         samples = range(len(prompts)) if batch.index is None else numbers(batch.index).tolist()
         found = []
-        for writer in self.writers if prompts else ():
+        for writer in self.writers:
             seed = _seed("text", self.seed, epoch, number, self.rank, writer.author)
-            answers = writer.write(prompts, self.sampling, seed)
+            with gathered(getattr(writer, "models", ())):  # in step, also with nothing to write
+                answers = writer.write(prompts, self.sampling, seed) if prompts else []
             found += [
                 Written(
                     tokens=torch.cat([prompt, answer]),
@@ -379,14 +379,6 @@ def teacher_of(play: Any, name: str | None) -> nn.Module:
             "signals holds; give the teacher's model"
         )
     return next(iter(modules.values()))
-
-
-def _whole(model: nn.Module) -> None:
-    if hasattr(type(model), "set_requires_gradient_sync"):
-        raise MethodRefused(
-            "a model that is sharded over processes (fully_shard) does not write here; use ddp, or "
-            "a server (EndpointWriter)"
-        )
 
 
 def _updates(play: Any, loader: Loader) -> int:

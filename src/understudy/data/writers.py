@@ -1,8 +1,9 @@
 """Who writes: a model, two of them token by token, or a server; from prompts to continuations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,11 @@ class ModelWriter:
     model: nn.Module = field(repr=False)
     author: int = STUDENT
     batch_size: int = 128
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """Whose weights are read."""
+        return (self.model,)
 
     def write(self, prompts: Sequence[Tensor], sampling: Sampling, seed: int) -> list[Tensor]:
         """As `Writer`."""
@@ -107,6 +113,11 @@ class PairWriter:
     author: int = BOTH
     batch_size: int = 128
 
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """Whose weights are read."""
+        return (self.student, self.teacher)
+
     def write(self, prompts: Sequence[Tensor], sampling: Sampling, seed: int) -> list[Tensor]:
         """As `Writer`."""
         student, teacher = plain(self.student), plain(self.teacher)
@@ -151,6 +162,29 @@ class PairWriter:
         return [row[row >= 0].cpu() for row in told]
 
 
+@contextmanager
+def gathered(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Within the block models that are sharded over processes stand whole in each of them.
+
+    So each may write as many tokens as its own texts take. All processes enter and leave together.
+    """
+    parts: list[Any] = [
+        part
+        for model in models
+        for part in plain(model).modules()
+        if hasattr(type(part), "set_requires_gradient_sync") and hasattr(part, "unshard")
+    ]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
+
+
 def _generator(model: nn.Module, seed: int) -> torch.Generator:
-    device = next(model.parameters()).device
+    device = next(plain(model).parameters()).device
     return torch.Generator(device).manual_seed(seed)
