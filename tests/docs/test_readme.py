@@ -20,7 +20,11 @@ from PIL import Image
 from understudy.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "guides").glob("*.md")),
+]
 SHORTER = {
     "understudy distill": "--seeds 1 --steps 4 --set teachers.teacher.budget.steps=20",
     "understudy compare": "--seeds 1 --steps 4 --set teachers.teacher.budget.steps=4",
@@ -49,6 +53,18 @@ def vit(folder: Path) -> None:
         image_size=8, patch_size=4, num_channels=3, num_labels=2,
     )  # fmt: skip
     ViTForImageClassification(config).save_pretrained(folder)
+
+
+def language_model(world: Path) -> None:
+    """A tiny causal language model with its tokenizer, conversations, questions and answers."""
+    from tiny_causal import chats, save_pair, write_lines
+
+    save_pair(world)
+    (world / "teacher").rename(world / "my-lm")
+    write_lines(world / "chats.jsonl", chats(20))
+    (world / "answers.csv").write_text(
+        "q,a\n" + "".join(f"{n} plus {n}?,It is {2 * n}.\n" for n in range(20))
+    )
 
 
 @pytest.fixture
@@ -101,6 +117,8 @@ def played(command: str) -> None:
 def test_page(page: Path, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "my-teacher/" in page.read_text():
         vit(world / "my-teacher")
+    if "my-lm/" in page.read_text():
+        language_model(world)
     namespace: dict[str, object] = {"__name__": "__document__"}
     for language, block in blocks(page):
         if language == "sh":

@@ -114,11 +114,9 @@ def _write(
         model = merged(model)
     if is_adapted(model):
         save_adapter(model, folder)
-        named = None if labels is None else list(labels)
-        config = {"format": "understudy-adapter-1", "labels": named, "extra": dict(extra or {})}
-        _write_json(folder / "config.json", config)
     elif hasattr(model, "save_pretrained"):
         model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+    if hasattr(model, "save_pretrained"):
         config = read_config(folder)
         if labels is not None:
             config["id2label"] = {str(index): name for index, name in enumerate(labels)}

@@ -28,7 +28,7 @@ Normalise = bool | tuple[Sequence[float], Sequence[float]] | None
 
 
 def load(
-    path: str | Path,
+    path: Any,
     *,
     target: str | Sequence[str] | None = None,
     text: str | tuple[str, str] | None = None,
@@ -73,7 +73,7 @@ def load(
     max_length:    tokens of a text at most (128 of a text that is classified)
 
     `kind="language"` reads texts to predict token by token, with the options of `load_texts`
-    (columns, chat, truncate, ...).
+    (columns, chat, truncate, ...); `path` may be a list of rows then.
 
     Without any labels the task judges by agreement with the teacher (`metric="agreement"`), and
     `classes` is 0 unless given: the teacher says. Where teacher and student need different
