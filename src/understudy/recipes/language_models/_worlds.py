@@ -1,12 +1,16 @@
 """The default world of this wing's recipes, and what a recipe asks of a setting."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from understudy.data import Texts
 from understudy.errors import MethodRefused
+from understudy.recipes.language_models._studies import picked, texts
 from understudy.setting import Setting
+from understudy.tasks.task import Task
 
 
 def speaking(setting: Setting | None, name: str, *, teacher: bool = True) -> Setting:
@@ -36,3 +40,12 @@ def words(tokenizer: Any, text: str, count: int, vocabulary: int, seed: int) -> 
         g = torch.Generator().manual_seed(seed)
         return torch.randint(vocabulary, (count,), generator=g)
     return torch.tensor((ids * count)[:count])
+
+
+def pre_training(split: int, *, task: Any, share: float = 1.0) -> Task:
+    """The task as pre-training sees it: a share of its texts, every token scored."""
+    own: Task = task if isinstance(task, Task) else task(split)
+    train = texts(own.train, "pre-training")
+    train = picked(train, max(1, round(share * len(train))), split)
+    rows = [train.tokens(i) for i in range(len(train))]
+    return replace(own, train=Texts(rows, ids=train.ids, name=train.name), teach=None)

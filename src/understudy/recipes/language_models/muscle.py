@@ -13,16 +13,14 @@ from understudy.errors import UserError
 from understudy.evaluation.compatibility import flips, shifts
 from understudy.objectives import compatible_kd
 from understudy.recipes.language_models._studies import (
-    picked,
     saying,
     texts,
     without_teachers,
 )
-from understudy.recipes.language_models._worlds import speaking
+from understudy.recipes.language_models._worlds import pre_training, speaking
 from understudy.setting import ModelSpec, Recipe, Setting, Stage
 from understudy.signals.generation import speaking as silent
 from understudy.students.lora import LoRA
-from understudy.tasks.task import Task
 from understudy.teachers import Frozen
 from understudy.teachers.versions import Versions
 
@@ -100,7 +98,7 @@ def _update(
     models: dict[str, nn.Module] = {}
     for name, spec in specs.items():
         own = without_teachers(setting, spec)
-        read = partial(_unscored, task=setting.task, share=shares[name])
+        read = partial(pre_training, task=setting.task, share=shares[name])
         base = _trained(studio, seed, f"muscle-base-{name}", replace(own, task=read))
         adapted = replace(own, student=partial(_adapted, base=base, lora=lora))
         models[name] = _trained(studio, seed, f"muscle-{name}", adapted)
@@ -126,15 +124,6 @@ def _trained(studio: Any, seed: int, name: str, setting: Setting) -> nn.Module:
 
 def _adapted(*, base: nn.Module, lora: LoRA) -> nn.Module:
     return lora.put(copy.deepcopy(base))
-
-
-def _unscored(split: int, *, task: Any, share: float) -> Task:
-    """The task as pre-training sees it: a share of its texts, every token scored."""
-    own: Task = task if isinstance(task, Task) else task(split)
-    train = texts(own.train, "muscle")
-    train = picked(train, max(1, round(share * len(train))), split)
-    rows = [train.tokens(i) for i in range(len(train))]
-    return replace(own, train=Texts(rows, ids=train.ids, name=train.name), teach=None)
 
 
 @torch.no_grad()
