@@ -256,7 +256,7 @@ def described(thing: Any) -> Any:
             for k, v in vars(thing).items()
             if not k.startswith("_")
             and k != "training"
-            and isinstance(v, str | int | float | tuple | None)
+            and (isinstance(v, str | int | float | tuple | None) or (k == "kind" and is_dataclass(v)))
         }
         return {"objective": type(thing).__name__, **{k: described(v) for k, v in simple.items()}}
     if isinstance(thing, Task):

@@ -95,6 +95,7 @@ class Play:
         ).hexdigest()[:16]
         self.stage = 0
         self.teacher_seconds = 0.0
+        self.writing_seconds = 0.0
         self.steps = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
@@ -364,6 +365,7 @@ class Play:
         self.seconds += fit.seconds
         self.teacher_seconds = self._spent()
         self._timer = None
+        self.writing_seconds += getattr(fit.loader, "seconds", 0.0)
         self.history += [{"stage": stage.name, **h} for h in fit.history]
         judged, first = fit.algorithm.judged(), stage.learners[0]
         averaged = judged is not self.models[first]
@@ -429,6 +431,7 @@ class Play:
             "steps": self.steps,
             "seconds": self.seconds,
             "teacher_seconds": self._spent(),
+            "writing_seconds": self.writing_seconds,
             "history": self.history,
             "best": self.best,
             "events": 0 if self.log is None else len(self.log),
@@ -466,6 +469,7 @@ class Play:
     def _load(self, state: dict[str, Any]) -> None:
         self.stage, self.steps = state["stage"], state["steps"]
         self.seconds, self.teacher_seconds = state["seconds"], state["teacher_seconds"]
+        self.writing_seconds = state.get("writing_seconds", 0.0)
         self.history, self.best = state["history"], state["best"]
         for name, own in state["models"].items():
             self.models[name].load_state_dict(own)
@@ -497,6 +501,7 @@ class Play:
             validate=validate,
             seconds=self.seconds,
             teacher_seconds=self.teacher_seconds,
+            writing_seconds=self.writing_seconds,
             steps=self.steps,
             model=model.eval(),
             best_state=best_state,

@@ -17,6 +17,7 @@ class Result:
 
     last, best: measures on the judged split (test, else validation) of the last epoch's weights
     and of those best on validation. model holds the last weights, `best_state` the others.
+    writing_seconds is the time in which texts were written that are learned from (`data.on_policy`).
     Of a recipe with a study, `extras` is what the study returned, `last` and `best` its figure's
     numbers, and the model is empty.
     """
@@ -35,6 +36,7 @@ class Result:
     history: list[dict[str, Any]] = field(default_factory=list)
     extras: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    writing_seconds: float = 0.0
 
     def row(self) -> dict[str, Any]:
         """As it stands in `summary.json`."""
@@ -46,6 +48,7 @@ class Result:
             "validate",
             "seconds",
             "teacher_seconds",
+            "writing_seconds",
             "steps",
         )
         row = {k: getattr(self, k) for k in keep}

@@ -197,7 +197,7 @@ class Fit:
             self._tell("update", step=self.step.number, total=total, epoch=epoch, rate=factor)
 
     def _end_of_epoch(self) -> None:
-        terms = self.step.logged()
+        terms = {**self.step.logged(), **getattr(self.loader, "logged", dict)()}
         self._tell("epoch", epoch=self.epoch, step=self.step.number, terms=terms)
         due = self.epoch % self.budget.validate_every == 0 or self.finished
         if self.validate is None or not due:
