@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from understudy.algorithms import Algorithm, Plain
 from understudy.data import Loader, Source, ViewFunction
 from understudy.errors import UserError, unknown
-from understudy.objectives import Objective, Total, bce, binary_kd, ce, kd, lm_ce, lm_kd, match_outputs, mse
+from understudy.objectives import (
+    Objective,
+    Total,
+    bce,
+    binary_kd,
+    ce,
+    kd,
+    lm_ce,
+    lm_kd,
+    match_outputs,
+    mse,
+)
 from understudy.signals import Call
 from understudy.tasks.task import Kind, Task
 from understudy.teachers import Teacher
@@ -96,14 +107,21 @@ class Setting:
             return lm_ce()
         return ce(label_smoothing=label_smoothing, class_weights=self.class_weights)
 
-    def softened(self, temperature: float = 4.0) -> Objective:
-        """Matching the teacher's output, in the form that fits the kind of task."""
+    def softened(self, temperature: float | None = None) -> Objective:
+        """Matching the teacher's output, in the form that fits the kind of task.
+
+        temperature: None for what is usual: 4 over classes, 1 over the tokens of a vocabulary
+        """
+        if temperature is None:
+            temperature = 1.0 if self.kind == "language" else 4.0
+        elif not isinstance(temperature, int | float):
+            raise UserError(f"temperature takes a number, not {temperature!r}")
         if self.kind == "multi":
             return binary_kd(temperature)
         if self.kind == "regression":
             return match_outputs().named("kd")
         if self.kind == "language":
-            return lm_kd(temperature=1.0)
+            return lm_kd(temperature=temperature)
         return kd(temperature)
 
     def but(self, **changes: Any) -> Self:
@@ -256,7 +274,9 @@ def described(thing: Any) -> Any:
             for k, v in vars(thing).items()
             if not k.startswith("_")
             and k != "training"
-            and (isinstance(v, str | int | float | tuple | None) or (k == "kind" and is_dataclass(v)))
+            and (
+                isinstance(v, str | int | float | tuple | None) or (k == "kind" and is_dataclass(v))
+            )
         }
         return {"objective": type(thing).__name__, **{k: described(v) for k, v in simple.items()}}
     if isinstance(thing, Task):

@@ -45,11 +45,9 @@ def write_signals(
     from understudy.teachers import write_signals as write
 
     said = {k: v for k, v in (texts or {}).items() if v is not None}
-    how = TextSignals(
-        **{**({} if top_k is None else {"k": top_k}), **said},
-        **({} if dtype is None else {"dtype": dtype}),
-        **({} if batch_size is None else {"batch_size": batch_size}),
-    )
+    both = {"k": top_k, "dtype": dtype, "batch_size": batch_size}
+    fields: dict[str, Any] = {k: v for k, v in both.items() if v is not None} | said
+    how = TextSignals(**fields)
     refuse_store(teacher)
     given = {k: v for k, v in options.items() if v is not None}
     setting = setting_of(
@@ -136,6 +134,12 @@ def export_run(
     config = read_json(folder / "config.json")
     origin = dict(config["recipe"]["setting"].get("origin") or {})
     summary = read_summary(folder)
+    if summary["task"]["kind"] == "language":
+        raise UserError(
+            f"{folder} holds a causal language model, which writes text step by step with a cache: "
+            f"{folder / 'student'} is what servers and converters read (AutoModelForCausalLM, "
+            "AutoTokenizer); --format onnx and torch-export are for models of one pass"
+        )
     given = {k: v for k, v in options.items() if v is not None}
     if data is None and "task" in origin:
         named = {k: v for k, v in origin.items() if v is not None}

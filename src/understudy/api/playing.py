@@ -81,7 +81,7 @@ def play(
 
 def shortened(setting: Setting, updates: int = 8) -> Setting:
     """The setting with a budget of a few updates, its teachers' too."""
-    short = {"steps": updates, "validate_every": 10**6}
+    short = {"steps": updates, "validate_every": 10**6, "validate_steps": None}
     teachers = {
         n: replace(s, budget=replace(s.budget, **short)) if isinstance(s, Trained) else s
         for n, s in setting.teachers.items()
@@ -111,6 +111,8 @@ def plan(
 
     name, function = method_of(method)
     setting, own = split_options(setting, function, options)
-    arms: dict[str, Any] = {"alone": alone, "kd": kd} if controls else {}
+    arms: dict[str, Any] = {"alone": alone} if controls else {}
+    if controls and setting.teachers:
+        arms["kd"] = kd
     arms[name] = lambda s: function(s, **own)
     return planned(Studio(None, device=pick_device(device)), setting, arms, seeds)

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from understudy.api.intake import kind_of, source_of
-from understudy.data import Source
+from understudy.data import Source, Texts
 from understudy.errors import CheckpointError, UserError
 from understudy.evaluation import default_metric
 from understudy.objectives import Needs
 from understudy.running import measures
 from understudy.settings import model_folder
-from understudy.signals import Call, as_batch, as_call
+from understudy.signals import Call, CausalLM, Signals, as_batch, as_call
 from understudy.students import load_model, load_student, read_config
+from understudy.tasks.language import language_task
 from understudy.tasks.task import Kind, Task
 from understudy.teachers import as_teacher
 from understudy.training.predict import collect, predict
@@ -44,7 +45,7 @@ class Run:
             finally:
                 for module, mode in modes:
                     module.training = mode
-            return said if isinstance(said, Tensor) else said.dense  # pyright: ignore
+            return (said if isinstance(said, Signals) else Signals(logits=said)).dense
         return predict(self.student, source, call=self._call)[0]
 
     def table(self, width: int | None = None) -> str:
@@ -74,9 +75,14 @@ def evaluate(
     kind: Kind | None = None,
     metric: str | None = None,
 ) -> dict[str, float]:
-    """Quality, calibration and (with a teacher) fidelity of a model on data, by name."""
+    """Quality, calibration and (with a teacher) fidelity of a model on data, by name.
+
+    Texts (`understudy.data.Texts`) are judged token by token: perplexity, bits a byte, agreement.
+    """
     source = source_of(data, "data")
     module = load(model) if isinstance(model, str | Path) else model
+    if isinstance(source, Texts):
+        return _judged(module, source, teacher, call)
     said, labels = predict(module, source, call=as_call(call))
     heard = None if teacher is None else _heard(as_teacher(teacher, call=call), source)
     kind = kind or kind_of(labels)
@@ -85,6 +91,17 @@ def evaluate(
         name="data", kind=kind, classes=said.shape[-1], train=source, validate=source, metric=chosen
     )
     return measures(task, said, labels, heard)
+
+
+def _judged(module: nn.Module, texts: Texts, teacher: Any, call: Call | None) -> dict[str, float]:
+    call = call or CausalLM()
+    task = language_task(
+        "data", train=texts, validate=texts, vocabulary=texts.vocabulary,
+        length=int(texts.lengths.max()),
+    )  # fmt: skip
+    assert task.judge is not None
+    heard = None if teacher is None else as_teacher(teacher, call=call)
+    return task.judge.measures(module, task, "validate", as_call(call), heard)
 
 
 def _heard(teacher: Any, source: Source) -> Tensor:

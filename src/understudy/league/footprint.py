@@ -24,7 +24,7 @@ def footprint(studio: Studio, recipe: Recipe, seed: int) -> dict[str, float]:
     """
     aside = Studio(None, device=studio.device)
     aside._tasks, aside._teachers = studio._tasks, studio._teachers
-    short = {"steps": 4, "validate_every": 10**9, "patience": None}
+    short = {"steps": 4, "validate_every": 10**9, "validate_steps": None, "patience": None}
     stages = tuple(replace(s, share=1.0, budget={**s.budget, **short}) for s in recipe.stages)
     peak, learned = 0.0, set[nn.Parameter]()
     with preserved():

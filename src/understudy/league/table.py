@@ -1,5 +1,6 @@
 """Several recipes on one setting, side by side: what `distill` and `compare` stand on."""
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from understudy.data import Texts
 from understudy.errors import UserError
-from understudy.evaluation import flops, latency, metric, paired_test, parameters
+from understudy.evaluation import (
+    flops,
+    generation_speed,
+    latency,
+    metric,
+    paired_test,
+    parameters,
+)
 from understudy.files import write_json, write_tensors, write_text
 from understudy.recipes.controls import alone, kd
 from understudy.running import FINAL, Play, Result, Studio, measures, teaching
 from understudy.setting import Recipe, Setting, Trained, described
-from understudy.signals import as_call
+from understudy.signals import Factored, Signals, as_call
 from understudy.tasks.task import Task
+from understudy.training.distribution import is_sharded
 from understudy.training.predict import predict
 
 RecipeFunction = Callable[[Setting], Recipe]
@@ -64,6 +74,7 @@ class League:
         self.teachers: list[Result] = []
         self.errors: dict[str, str] = {}
         self.costs: dict[str, dict[str, Any]] = {}
+        self.judged: dict[str, dict[str, float]] = {}
         self.began = time.monotonic()
 
     def play(self) -> dict[str, Any]:
@@ -169,10 +180,8 @@ class League:
             if isinstance(spec, Trained) and self._trained(name, seed):
                 rows.append(self.studio.play(teaching(self.setting, name), seed).row())
             elif not isinstance(spec, Trained) and seed == self.seeds[0]:
-                part = "test" if task.test is not None else "validate"
-                heard = self.studio.heard(self.setting, seed, part)
-                if heard is not None:
-                    found = measures(task, heard, _labels(getattr(task, part)), None)
+                found = self._teacher_measures(task, name, seed)
+                if found is not None:
                     rows.append(
                         {
                             "seed": seed,
@@ -186,12 +195,28 @@ class League:
                     )
         arm: dict[str, Any] = {"name": name, "role": "teacher", "title": "teacher", "runs": rows}
         if rows:
-            modules = list(
-                self.studio.teacher(self.setting, name, self.seeds[0]).modules().values()
-            )
+            ready = self.studio.teacher(self.setting, name, self.seeds[0], shard=True)
+            modules = list(ready.modules().values())
             if modules:
                 arm["cost"] = self._cost(modules[0], task, name, teacher=True)
         return arm
+
+    def _teacher_measures(self, task: Task, name: str, seed: int) -> dict[str, float] | None:
+        """Of a teacher that was not trained here; None where nobody can say."""
+        part = "test" if task.test is not None else "validate"
+        if task.judge is None:
+            heard = self.studio.heard(self.setting, seed, part)
+            return (
+                None if heard is None else measures(task, heard, _labels(getattr(task, part)), None)
+            )
+        if name not in self.judged:
+            teacher = self.studio.teacher(self.setting, name, seed, shard=True)
+            models = list(teacher.modules().values())
+            if len(models) != 1:
+                return None
+            call = as_call(self.setting.teacher_call or self.setting.call)
+            self.judged[name] = task.judge.measures(models[0], task, part, call, None)
+        return self.judged[name]
 
     def _cost(
         self, model: nn.Module, task: Task, name: str, *, teacher: bool = False
@@ -211,12 +236,21 @@ class League:
             count = parameters(model)
             one = task.validate.batch(torch.arange(1)).to(device)
             found: dict[str, Any] = {"parameters": count.count, "bytes": count.bytes}
+            if any(is_sharded(p) for p in model.parameters()):
+                return found  # processes would time it differently often, and wait for each other
             try:
-                found["flops"] = flops(model, lambda m: call(m, one))
+                found["flops"] = flops(model, lambda m: _whole(call(m, one)))
             except Exception:  # a counter that does not know an operation is no reason to stop
                 found["flops"] = None
-            rows = latency(prepare, (1, 256), quick=True)
-            found["latency_ms"] = {str(r.batch_size): {"p50": r.p50, "p95": r.p95} for r in rows}
+            if isinstance(task.validate, Texts):
+                if found["flops"] is not None:  # of one token, as language models are counted
+                    found["flops"] /= int(task.validate.lengths[0])
+                found |= _speeds(model, task.validate)
+            else:
+                rows = latency(prepare, (1, 256), quick=True)
+                found["latency_ms"] = {
+                    str(r.batch_size): {"p50": r.p50, "p95": r.p95} for r in rows
+                }
             found["threads"] = torch.get_num_threads()
             self.costs[key] = found
         return self.costs[key]
@@ -251,6 +285,8 @@ class League:
         """`predictions.safetensors` for the first seed; returns inputs on which models differ."""
         seed = self.seeds[0]
         task = self.studio.task(self.setting, seed)
+        if task.judge is not None:
+            return {}  # logits of all positions are too many to keep
         part = "test" if task.test is not None else "validate"
         source = getattr(task, part)
         found: dict[str, Tensor] = {"index": _index(source)}
@@ -307,12 +343,13 @@ def planned(
             rows.append({"arm": name, "note": "a study; not timed"})
             continue
         task = studio.task(setting, 0)
+        brief = {"steps": updates, "validate_every": 10**9, "validate_steps": None}
         for stage in recipe.stages:
             short = replace(
                 stage,
                 share=1.0,
                 carry="last",
-                budget={**stage.budget, "steps": updates, "validate_every": 10**9},
+                budget={**stage.budget, **brief},
             )
             probe = Play(
                 Studio(None, device=studio.device),
@@ -380,6 +417,22 @@ def _compared(
         "p": test.p,
         "verdict": verdict,
     }
+
+
+def _whole(said: Any) -> Any:
+    """What a call gave, with the logits made where it gave the parts that they are made of."""
+    return Signals(logits=said).dense if isinstance(said, Factored) else said
+
+
+def _speeds(model: nn.Module, texts: Texts) -> dict[str, Any]:
+    """Tokens a second that a language model writes, by texts at once; nothing where it cannot."""
+    prompts = [texts.tokens(row)[:16] for row in range(min(16, len(texts)))]
+    prompts = [p for p in prompts if len(p) == len(prompts[0])]
+    found = {}
+    for size in dict.fromkeys((1, len(prompts))):
+        with contextlib.suppress(UserError, TypeError, AttributeError):
+            found[str(size)] = generation_speed(model, prompts[:size], new=32)
+    return {"tokens_per_second": found} if found else {}
 
 
 def higher_is_better(name: str) -> bool:

@@ -32,7 +32,7 @@ class Range:
     default: float
 
 
-def tunable(entry: Entry) -> dict[str, Range]:
+def tunable(entry: Entry, kind: str = "single") -> dict[str, Range]:
     """The settings of a method's own that are tuned: weights x [0.1, 10], temperatures 1 to 20.
 
     Others (places, shares, numbers of steps) stay as published, and so does a weight of zero.
@@ -40,6 +40,8 @@ def tunable(entry: Entry) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for name, parameter in inspect.signature(method_of(entry.spec)[1]).parameters.items():
         value = entry.options.get(name, parameter.default)
+        if value is None and name == "temperature":  # the setting's own (`Setting.softened`)
+            value = 1.0 if kind == "language" else 4.0
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or isinstance(value, bool):
             continue
         if not isinstance(value, int | float) or value <= 0:
@@ -64,7 +66,7 @@ def tune(shop: "Workshop", entry: Entry, seed: int) -> None:
     if found(shop.folder, entry.name, trials) is not None:
         return
     optuna = _optuna()
-    ranges = tunable(entry)
+    ranges = tunable(entry, shop.setting.kind)
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5)
     )

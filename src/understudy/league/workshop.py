@@ -190,6 +190,8 @@ class Workshop:
         task, name = self.studio.task(self.setting, seed), self.setting.teacher
         if self.folder is None or name is None or isinstance(task.train, Opaque):
             return False
+        if task.judge is not None:
+            return False  # logits of every position of a text would fill the disk
         view = task.view
         if view is not None and not getattr(view, "fixed", False):
             return False

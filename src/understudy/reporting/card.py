@@ -61,7 +61,11 @@ def _front(summary: s.Summary, arm: s.Arm, config: Mapping[str, Any]) -> str:
     ]
     value = s.mean(arm, metric)
     if value is not None and value == value:
-        kind = {"single": "classification", "multi": "multi-label-classification"}
+        kind = {
+            "single": "classification",
+            "multi": "multi-label-classification",
+            "language": "text-generation",
+        }
         named = _quoted(str(task["name"]))
         lines += [
             "model-index:",
@@ -90,9 +94,11 @@ def _what(summary: s.Summary, arm: s.Arm) -> str:
         named = "" if s.title(teacher) == "teacher" else f"{markdown(s.title(teacher))}, "
         lines.append(f"- teacher: {named}{words.count(s.cost(teacher, 'parameters'))} parameters")
     data = f"- data: {markdown(str(task['name']))}"
+    # a text is its own label
+    labelled = () if task.get("kind") == "language" else (("labelled", "of them labelled"),)
     amounts = [
         f"{task[key]} {word}"
-        for key, word in (("train", "for training"), ("labelled", "of them labelled"),
+        for key, word in (("train", "for training"), *labelled,
                           ("validate", "for validation"), ("test", "for the test"))
         if task.get(key) is not None
     ]  # fmt: skip
@@ -105,7 +111,14 @@ def _what(summary: s.Summary, arm: s.Arm) -> str:
 
 def _loading(summary: s.Summary, config: Mapping[str, Any]) -> str:
     code = ["import understudy as us", "", 'student = us.load("path/to/this/folder")']
-    if _is_hub(config):
+    if _is_hub(config) and summary["task"].get("kind") == "language":
+        name = _auto_class(config)
+        code = [f"from transformers import {name}, AutoTokenizer", "",
+                'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+                f'student = {name}.from_pretrained("path/to/this/folder")',
+                'text = tokenizer("def ", return_tensors="pt")["input_ids"]',
+                "print(tokenizer.decode(student.generate(text, max_new_tokens=32)[0]))"]  # fmt: skip
+    elif _is_hub(config):
         name = _auto_class(config)
         code = [f"from transformers import {name}", "",
                 f'student = {name}.from_pretrained("path/to/this/folder")']  # fmt: skip

@@ -18,6 +18,12 @@ class Column:
     align: Literal["left", "right"] = "right"
 
 
+_KNOWN = {
+    "agreement": 1, "acceptance": 2, "teacher_mse": 1, "kl": 5, "teacher_r2": 5, "ece": 7,
+    "nll": 12,
+}  # fmt: skip
+
+
 def columns(summary: s.Summary) -> list[Column]:
     """The columns that say something about this run or league, in the order they are shown."""
     league = s.is_league(summary)
@@ -62,13 +68,13 @@ def _quality(summary: s.Summary) -> list[Column]:
         ),
     ]  # fmt: skip
     for k, measure in enumerate(s.measures(summary)[1:]):
-        if measure not in ("agreement", "kl", "ece", "nll", "teacher_mse", "teacher_r2"):
-            found.append(_measure(measure, 20 + k))
+        if measure not in _KNOWN:
+            found.append(_measure(measure, 3 if measure == "exact_match" else 20 + k))
     return found
 
 
 def _fidelity(summary: s.Summary) -> list[Column]:
-    ranks = {"agreement": 1, "teacher_mse": 1, "kl": 5, "teacher_r2": 5, "ece": 7, "nll": 12}
+    ranks = dict(_KNOWN)
     if s.is_league(summary):
         ranks |= {"ece": 10}
     present = s.measures(summary)[1:]
@@ -76,7 +82,7 @@ def _fidelity(summary: s.Summary) -> list[Column]:
 
 
 def _measure(measure: str, rank: int) -> Column:
-    to_teacher = measure in ("agreement", "kl", "teacher_mse", "teacher_r2")
+    to_teacher = measure in ("agreement", "acceptance", "kl", "teacher_mse", "teacher_r2")
 
     def text(arm: s.Arm) -> str:
         if to_teacher and arm.get("role") == "teacher":
@@ -91,11 +97,13 @@ def _cost(summary: s.Summary) -> list[Column]:
     def milliseconds(batch: str) -> Callable[[s.Arm], str]:
         return lambda a: words.milliseconds(s.cost(a, "latency_ms", batch, "p50"))
 
+    flops = ("FLOPs", "a token" if _speaks(summary) else "")
     return [
         Column(header=("params", ""), text=lambda a: words.count(s.cost(a, "parameters")), rank=2),
-        Column(header=("FLOPs", ""), text=lambda a: words.count(s.cost(a, "flops")), rank=9),
+        Column(header=flops, text=lambda a: words.count(s.cost(a, "flops")), rank=9),
         Column(header=("ms at", "batch 1"), text=milliseconds("1"), rank=4),
         Column(header=("ms at", "256"), text=milliseconds("256"), rank=8),
+        *_speeds(),
         _training(3),
         _share(11),
     ]
@@ -131,8 +139,28 @@ def _league(summary: s.Summary) -> list[Column]:
             text=lambda a: words.count(s.number(a.get("extra_parameters"))),
         ),
         Column(header=("params", ""), text=lambda a: words.count(s.cost(a, "parameters")), rank=13),
+        *_speeds(),
         _training(9),
         _share(11),
+    ]  # fmt: skip
+
+
+def _speaks(summary: s.Summary) -> bool:
+    """Whether the models write text."""
+    return summary["task"].get("kind") == "language"
+
+
+def _speeds() -> list[Column]:
+    """Tokens a second, of language models: written one text at a time, and in training."""
+    return [
+        Column(
+            header=("writes", "tokens/s"), rank=4,
+            text=lambda a: words.count(s.cost(a, "tokens_per_second", "1")),
+        ),
+        Column(
+            header=("trains", "tokens/s"), rank=6,
+            text=lambda a: words.count(s.tokens_per_second(a)),
+        ),
     ]  # fmt: skip
 
 

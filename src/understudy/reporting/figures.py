@@ -163,6 +163,7 @@ def cost_quality(summary: s.Summary) -> str | None:
     axes_of = [
         ("parameters", lambda a: s.cost(a, "parameters")),
         ("latency at batch 1, ms", lambda a: s.cost(a, "latency_ms", "1", "p50")),
+        ("tokens written a second", lambda a: s.cost(a, "tokens_per_second", "1")),
         ("training time, s", lambda a: s.mean(a, "seconds", "run")),
     ]
     panels = []
@@ -202,7 +203,8 @@ def cost_quality(summary: s.Summary) -> str | None:
             ax.set_xlim(left=least / 2, right=most * 2)
         ax.set_xlabel(label)
         if k == 0:
-            ax.set_ylabel(f"{words.name(metric)} {words.unit(metric)}".strip())
+            lower = "" if s.higher(summary) else " (lower is better)"
+            ax.set_ylabel(f"{words.name(metric)} {words.unit(metric)}".strip() + lower)
     _legend(figure, axes)
     return _svg(figure, "cost")
 

@@ -155,9 +155,17 @@ def teacher_share(arm: Arm) -> float | None:
     return sum(teacher) / sum(total)
 
 
+def tokens_per_second(arm: Arm) -> float | None:
+    """Tokens that training went through in a second, the teacher's passes in it; mean over seeds."""
+    tokens, seconds = values(arm, "tokens", "run"), values(arm, "seconds", "run")
+    if not tokens or len(tokens) != len(seconds) or not sum(seconds):
+        return None
+    return sum(tokens) / sum(seconds)
+
+
 def measures(summary: Summary) -> list[str]:
     """Names of all measures of any arm: the headline metric, the task's others, then the known."""
-    known = ["agreement", "kl", "teacher_mse", "teacher_r2", "ece", "nll"]
+    known = ["agreement", "acceptance", "kl", "teacher_mse", "teacher_r2", "ece", "nll"]
     found = {
         k
         for a in summary["arms"]

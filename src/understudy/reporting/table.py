@@ -108,6 +108,12 @@ def records(summary: s.Summary) -> list[dict[str, Any]]:
                     f"latency_{batch}_{q}_ms": s.cost(arm, "latency_ms", batch, q)
                     for q in ("p50", "p95")
                 }
+        if summary["task"].get("kind") == "language":
+            row |= {
+                "tokens_per_second": s.tokens_per_second(arm),
+                "written_per_second_1": s.cost(arm, "tokens_per_second", "1"),
+                "written_per_second_16": s.cost(arm, "tokens_per_second", "16"),
+            }
         row |= {
             "seconds": s.mean(arm, "seconds", "run"), "teacher_share": s.teacher_share(arm),
             "step_ms": _step(arm), "peak_mb": s.number(arm.get("peak_mb")),

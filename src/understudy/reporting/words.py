@@ -17,6 +17,8 @@ PERCENT = frozenset(
         "balanced_accuracy",
         "agreement",
         "ece",
+        "acceptance",
+        "exact_match",
     }
 )
 """Measures that lie in [0, 1] and are read in percent."""
@@ -36,6 +38,8 @@ _NAMES = {
     "teacher_mse": "MSE to teacher",
     "teacher_r2": "R² of teacher",
     "top5": "top-5",
+    "bits_per_byte": "bits per byte",
+    "exact_match": "exact match",
 }
 _SHORT = {
     "balanced_accuracy": "bal. acc.",
@@ -44,6 +48,8 @@ _SHORT = {
     "teacher_mse": "T. MSE",
     "teacher_r2": "T. R²",
     "agreement": "agree",
+    "bits_per_byte": "bits",
+    "acceptance": "accept",
 }
 _ASCII = {
     "±": "+/-",
@@ -85,6 +91,8 @@ def unit(measure: str) -> str:
     """% or nats, where the measure has one."""
     if measure in PERCENT:
         return "%"
+    if measure == "bits_per_byte":
+        return "a byte"
     return "nats" if measure in ("kl", "nll") else ""
 
 
@@ -95,8 +103,9 @@ def value(x: float | None, measure: str) -> str:
     if not math.isfinite(x):
         return "not finite"
     if measure in PERCENT:
-        return f"{100 * x:.2f}" if measure != "agreement" else f"{100 * x:.1f}"
-    return significant(x)
+        digits = 1 if measure in ("agreement", "acceptance", "exact_match") else 2
+        return f"{100 * x:.{digits}f}"
+    return significant(x, 4 if measure in ("perplexity", "bits_per_byte") else 3)
 
 
 def significant(x: float, digits: int = 3) -> str:
@@ -206,15 +215,19 @@ def conditions(summary: s.Summary) -> list[str]:
     amount = s.number(task.get(split))
     which = {"test": "Test split", "validate": "Validation split (there is no test split)"}
     head = which.get(split, f"Split {split}")
-    head += "" if amount is None else f", {amount:.0f} samples"
+    what = "texts" if task.get("kind") == "language" else "samples"
+    head += "" if amount is None else f", {amount:.0f} {what}"
     n = s.seeds(summary)
     head += f"; {n} seeds, mean ± 95 % t interval" if n > 1 else "; one seed: no interval"
     if n > 1 and any(len(s.runs(a)) == 1 for a in summary["arms"]):
         head += " (a value without ± is of one seed)"
     protocol = summary.get("protocol") or {}
+    # a budget of updates overrides one of epochs
+    length = "epochs" if protocol.get("steps") is None else "steps"
+    named = {"epochs": "epoch" if protocol.get("epochs") == 1 else "epochs", "steps": "updates"}
     parts = [
-        f"{protocol[key]} {word}" if key == "epochs" else f"{word} {protocol[key]}"
-        for key, word in (("epochs", "epochs"), ("batch_size", "batch"), ("lr", "lr"))
+        f"{protocol[key]} {named[key]}" if key in named else f"{word} {protocol[key]}"
+        for key, word in ((length, ""), ("batch_size", "batch"), ("lr", "lr"))
         if protocol.get(key) is not None
     ]
     lines = [head + (f"; {', '.join(parts)}" if parts else "")]

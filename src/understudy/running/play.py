@@ -97,6 +97,7 @@ class Play:
         self.teacher_seconds = 0.0
         self.writing_seconds = 0.0
         self.steps = 0
+        self.tokens = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -362,6 +363,7 @@ class Play:
             fit.load_state_dict(state)
         yield from fit.updates()
         self.steps += fit.step.number
+        self.tokens += fit.tokens
         self.seconds += fit.seconds
         self.teacher_seconds = self._spent()
         self._timer = None
@@ -429,6 +431,7 @@ class Play:
             "fit": None if fit is None else fit.state_dict(),
             "random": capture_random(),
             "steps": self.steps,
+            "tokens": self.tokens,
             "seconds": self.seconds,
             "teacher_seconds": self._spent(),
             "writing_seconds": self.writing_seconds,
@@ -468,6 +471,7 @@ class Play:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.stage, self.steps = state["stage"], state["steps"]
+        self.tokens = state.get("tokens", 0)
         self.seconds, self.teacher_seconds = state["seconds"], state["teacher_seconds"]
         self.writing_seconds = state.get("writing_seconds", 0.0)
         self.history, self.best = state["history"], state["best"]
@@ -488,6 +492,8 @@ class Play:
         validate = self._measures(model, "validate")
         if best is None:
             best_measures, best_epoch = last, None
+        elif all(torch.equal(v, last_state[k]) for k, v in best_state.items()):
+            best_measures, best_epoch = last, best["epoch"]
         else:
             model.load_state_dict(best_state)
             best_measures, best_epoch = self._measures(model, part), best["epoch"]
@@ -503,6 +509,7 @@ class Play:
             teacher_seconds=self.teacher_seconds,
             writing_seconds=self.writing_seconds,
             steps=self.steps,
+            tokens=self.tokens,
             model=model.eval(),
             best_state=best_state,
             history=self.history,
@@ -582,7 +589,10 @@ def _telling(description: Any) -> Any:
     setting would do by default, how its data was named.
     """
     if isinstance(description, dict):
-        return {k: _telling(v) for k, v in description.items() if k not in _BESIDE}
+        told = {k: v for k, v in description.items() if k not in _BESIDE}
+        if told.get("validate_steps", 0) is None:  # older runs know no such field
+            del told["validate_steps"]
+        return {k: _telling(v) for k, v in told.items()}
     return [_telling(v) for v in description] if isinstance(description, list) else description
 
 

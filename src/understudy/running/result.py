@@ -16,7 +16,8 @@ class Result:
     """What one trained seed of a recipe came to.
 
     last, best: measures on the judged split (test, else validation) of the last epoch's weights
-    and of those best on validation. model holds the last weights, `best_state` the others.
+    and of those best on validation. tokens: scored ones that it learned from, where the data counts
+    them. model holds the last weights, `best_state` the others.
     writing_seconds is the time in which texts were written that are learned from (`data.on_policy`).
     Of a recipe with a study, `extras` is what the study returned, `last` and `best` its figure's
     numbers, and the model is empty.
@@ -37,6 +38,7 @@ class Result:
     extras: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     writing_seconds: float = 0.0
+    tokens: int = 0
 
     def row(self) -> dict[str, Any]:
         """As it stands in `summary.json`."""
@@ -52,6 +54,8 @@ class Result:
             "steps",
         )
         row = {k: getattr(self, k) for k in keep}
+        if self.tokens:
+            row["tokens"] = self.tokens
         return {**row, "step_ms": 1e3 * self.seconds / max(self.steps, 1), **self.extras}
 
 

@@ -1,5 +1,6 @@
 """A language modelling task that every Python brings along: its standard library's own source."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,8 @@ def split_modules(split: int) -> dict[str, list[str]]:
     """Modules of each part, in the order in which they are read; none is in two parts."""
     order = sorted(sources.modules(), key=lambda m: sources.chance(m, f"split {split}"))
     held = [m for m in order if sources.chance(m, "held") < HELD]
+    # of each area one half, so that both parts know all areas
+    held.sort(key=lambda m: DOMAINS.index(sources.area(m)))
     return {
         "train": [m for m in order if sources.chance(m, "held") >= HELD],
         "validate": held[::2],
@@ -102,31 +105,46 @@ def _texts(
     """Whole modules one after another, each cut into texts, up to `limit` tokens.
 
     Neighbouring texts of a module share one token, so that every token but a module's first is
-    predicted once. Judged parts take evenly spaced texts of all their modules.
+    predicted once. Judged parts take as many texts of each area, evenly spaced over modules that
+    have four times as many.
     """
     rows: list[np.ndarray] = []
     owners: list[str] = []
     most = None if limit is None else max(1, limit // length)
+    full = Counter[str]()
     for name in names:
         if part == "train" and most is not None and len(rows) >= most:
             break
+        if part != "train" and most and full[sources.area(name)] > 4 * most // len(DOMAINS):
+            continue
         ids = _tokens(name, tokenizer)
         cut = [ids[i : i + length + 1] for i in range(0, len(ids) - 1, length)]
         # a rest of a few tokens costs a row of padding and says little
         cut = [c for c in cut if len(c) > length // 4]
         rows += cut
         owners += [name] * len(cut)
+        full[sources.area(name)] += len(cut)
     if not rows:
         raise DataError(f"stdlib-lm: no module of {part} gives a text of {length} tokens")
     if most is not None and len(rows) > most:
-        kept = (
-            np.arange(most) if part == "train"
-            else np.linspace(0, len(rows) - 1, most).round().astype(int)
-        )  # fmt: skip
+        kept = range(most) if part == "train" else _balanced(owners, most)
         rows, owners = [rows[i] for i in kept], [owners[i] for i in kept]
     sizes = token_bytes(tokenizer)
     counts = [int(sizes[r[1:]].sum()) for r in rows]
     return Texts(rows, bytes=counts, max_length=length, name=part), tuple(owners)
+
+
+def _balanced(owners: Sequence[str], most: int) -> list[int]:
+    """`most` texts: equally many of each area as far as it has them, evenly spaced in it."""
+    areas = np.array([sources.area(m) for m in owners])
+    left = {name: np.flatnonzero(areas == name) for name in DOMAINS if name in areas}
+    kept: list[int] = []
+    # the smallest area first: what it lacks is shared out among the others
+    for done, name in enumerate(sorted(left, key=lambda a: (len(left[a]), a))):
+        quota = min((most - len(kept)) // (len(left) - done), len(left[name]))
+        places = np.linspace(0, len(left[name]) - 1, quota).round().astype(int)
+        kept += [int(i) for i in left[name][places]]
+    return sorted(kept)
 
 
 def _tokens(module: str, tokenizer: Any) -> np.ndarray:

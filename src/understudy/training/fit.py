@@ -82,7 +82,7 @@ class Fit:
         }
         self.step = Stepper(optimizers, budget, self.device)
         self.epoch, self.batch_number = 0, 0
-        self.seconds = 0.0
+        self.seconds, self.tokens = 0.0, 0
         self.best: dict[str, Any] | None = None
         self.waited = 0
         self.history: list[dict[str, Any]] = []
@@ -145,13 +145,18 @@ class Fit:
                     break
                 every = self.budget.save_every
                 self.seconds += time.perf_counter() - began
+                if self._judged_here():
+                    self._report(self.epoch + self.batch_number / steps, due=True)
+                    self.algorithm.train_mode()
                 if self._due(every is not None and self.step.number % every == 0):
                     self._pause()
                 yield
                 began = time.perf_counter()
             self.seconds += time.perf_counter() - began
             self.epoch, self.batch_number = self.epoch + 1, 0
-            self._end_of_epoch()
+            planned = self.budget.validate_steps
+            due = self.epoch % self.budget.validate_every == 0 if planned is None else False
+            self._report(self.epoch, due=due or self._judged_here() or self.finished)
             if self._due(self.budget.save_every is not None and not self.finished):
                 self._pause()
             yield
@@ -184,6 +189,8 @@ class Fit:
         # processes exchange in step: each makes as many microbatches, if need be empty ones
         parts = batch.split(self.budget.accumulate, empty=processes() > 1)
         divisors = global_counts(self.algorithm.counts(batch))
+        if batch.mask is not None:
+            self.tokens += int(batch.mask.sum())
         for i, micro in enumerate(parts):
             self.step.begin(micro, divisors, last=i == len(parts) - 1)
             with self.step.autocast():
@@ -196,24 +203,29 @@ class Fit:
         if self.listeners:
             self._tell("update", step=self.step.number, total=total, epoch=epoch, rate=factor)
 
-    def _end_of_epoch(self) -> None:
+    def _judged_here(self) -> bool:
+        """Whether validation is planned after this very update."""
+        planned = self.budget.validate_steps
+        return planned is not None and self.step.number % planned == 0
+
+    def _report(self, epoch: float, *, due: bool) -> None:
+        """What the terms came to since the last report and, where due, the validation."""
         terms = {**self.step.logged(), **getattr(self.loader, "logged", dict)()}
-        self._tell("epoch", epoch=self.epoch, step=self.step.number, terms=terms)
-        due = self.epoch % self.budget.validate_every == 0 or self.finished
+        self._tell("epoch", epoch=epoch, step=self.step.number, terms=terms)
         if self.validate is None or not due:
             return
         model = self.algorithm.judged()
         random = RandomState.capture()
         measures = from_first(self.validate(model))
         random.restore()
-        self.history.append({"epoch": self.epoch, "terms": terms, **measures})
-        self._tell("validate", epoch=self.epoch, step=self.step.number, measures=measures)
+        self.history.append({"epoch": epoch, "terms": terms, **measures})
+        self._tell("validate", epoch=epoch, step=self.step.number, measures=measures)
         score = measures["score"]
         improved = self.best is None or score > self.best["score"]
         if self.best is None or score >= self.best["score"]:
             # of equals the later one: a small validation split ties often, and more training helps
             state = {k: v.detach().cpu().clone() for k, v in full_state(model).items()}
-            self.best = {"score": score, "epoch": self.epoch, "model": state}
+            self.best = {"score": score, "epoch": epoch, "model": state}
         self.waited = 0 if improved else self.waited + 1
 
     def _checkpoint(self) -> None:
@@ -236,6 +248,7 @@ class Fit:
             "step": self.step.state_dict(),
             "random": capture_random(),
             "seconds": self.seconds,
+            "tokens": self.tokens,
             "best": self.best,
             "waited": self.waited,
             "history": self.history,
@@ -254,5 +267,6 @@ class Fit:
         self.step.load_state_dict(state["step"])
         self.epoch, self.batch_number = state["cursor"]["epoch"], state["cursor"]["batch"]
         self.seconds, self.best = state["seconds"], state["best"]
+        self.tokens = state.get("tokens", 0)
         self.waited, self.history = state["waited"], state["history"]
         restore_random(state["random"])

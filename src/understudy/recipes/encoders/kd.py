@@ -7,7 +7,7 @@ from understudy.settings import digits
 def kd(
     setting: Setting | None = None,
     *,
-    temperature: float = 4.0,
+    temperature: float | None = None,
     ce_weight: float = 0.1,
     kd_weight: float = 0.9,
 ) -> Recipe:
@@ -23,7 +23,8 @@ def kd(
         teacher or an ensemble serves as well.
     Cost: one teacher forward pass a batch; no parameters.
     Defaults: T = 4, weights 0.1 and 0.9: those of the published CIFAR-100 tables. The paper tunes
-        T from 1 to 20 and keeps the weight of the labels low.
+        T from 1 to 20 and keeps the weight of the labels low. Language tasks: T = 1, at every scored
+        token, with the same weights.
     Deviations: the KL instead of the cross-entropy with soft targets (same gradient, zero when the
         student says what the teacher says). Multi-label tasks: the sigmoid form, mean over labels;
         regression: squared difference of the outputs.
