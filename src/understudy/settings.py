@@ -182,8 +182,9 @@ def _no_language(given: dict[str, Any]) -> None:
 
 def model_folder(spec: str) -> str:
     """The spec, where it is a run's folder its student's."""
-    folder = Path(spec).expanduser()
-    return str(folder / "student") if (folder / "student" / "config.json").is_file() else spec
+    student = Path(spec).expanduser() / "student"
+    ready = any((student / n).is_file() for n in ("config.json", "adapter_config.json"))
+    return str(student) if ready else spec
 
 
 def is_store(spec: str) -> bool:

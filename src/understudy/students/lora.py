@@ -124,14 +124,13 @@ def merged(model: Any) -> nn.Module:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Adapters as `peft` keeps them, and the configuration of the model under them.
+    """Adapters as `peft` keeps them.
 
-    That model lies beside them where it has no place of its own: no name that it was loaded from.
+    The model under them lies beside where it has no place of its own: no name it was loaded from.
     """
     name = str(getattr(model.get_base_model().config, "_name_or_path", "") or "")
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty form; a card is written later
-    model.get_base_model().config.save_pretrained(folder)
     path = folder / ADAPTER
     config = json.loads(path.read_text(encoding="utf-8"))
     if name:

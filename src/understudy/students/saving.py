@@ -18,6 +18,10 @@ from understudy.students.lora import is_adapted, is_adapter, load_adapter, merge
 from understudy.students.state import first_line, put_state, read_state
 
 
+BESIDE = "understudy.json"
+"""Labels and extras of adapters: with a config.json, `transformers` would look for a model there."""
+
+
 def save_student(
     model: nn.Module,
     folder: str | Path,
@@ -90,8 +94,10 @@ def load_student(folder: str | Path, *, into: nn.Module | None = None) -> nn.Mod
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """`config.json` of a student's or a Hugging Face model's folder."""
-    path = Path(folder) / "config.json"
+    """`config.json` of a student's or a Hugging Face model's folder, or what lies with adapters."""
+    path = Path(folder) / ("config.json" if not is_adapter(folder) else BESIDE)
+    if is_adapter(folder) and not path.is_file():
+        return {}  # adapters of another library
     if not path.is_file():
         raise CheckpointError(f"{folder} is no model folder: it has no config.json")
     try:
@@ -114,9 +120,10 @@ def _write(
         model = merged(model)
     if is_adapted(model):
         save_adapter(model, folder)
+        named = None if labels is None else list(labels)
+        _write_json(folder / BESIDE, {"labels": named, "extra": dict(extra or {})})
     elif hasattr(model, "save_pretrained"):
         model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
-    if hasattr(model, "save_pretrained"):
         config = read_config(folder)
         if labels is not None:
             config["id2label"] = {str(index): name for index, name in enumerate(labels)}
