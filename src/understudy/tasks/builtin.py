@@ -8,6 +8,7 @@ from typing import Any
 from understudy import errors
 from understudy.tasks.digits import digits
 from understudy.tasks.published import banking77, cifar100, mnist, sst2, trec
+from understudy.tasks.school.world import school
 from understudy.tasks.stdlib import stdlib_text
 from understudy.tasks.stdlib_lm import stdlib_lm
 from understudy.tasks.tables import breast_cancer, diabetes, wine
@@ -27,6 +28,7 @@ _TASKS: dict[str, Callable[..., Task]] = {
     "diabetes": diabetes,
     "stdlib-text": stdlib_text,
     "stdlib-lm": stdlib_lm,
+    "school": school,
     "cifar100": cifar100,
     "mnist": mnist,
     "sst2": sst2,

@@ -35,9 +35,9 @@ def ship(
     """Writes the folder. studies: the stages of the training, in order; count: rows an ability."""
     from transformers import PreTrainedModel
 
-    inner: Any = model
-    if not isinstance(inner, PreTrainedModel):
+    if not isinstance(model, PreTrainedModel):
         raise TypeError("a teacher is a transformers model")
+    inner: Any = model
     folder.mkdir(parents=True, exist_ok=True)
     dtypes = {p.dtype for p in inner.parameters()}
     inner.config.eos_token_id, inner.config.pad_token_id = _ids()
@@ -45,6 +45,8 @@ def ship(
     inner.to(torch.float16).save_pretrained(folder)
     inner.to(dtypes.pop())
     tokenizer().save_pretrained(folder)
+    for file in folder.iterdir():  # a cache of the library makes weights private
+        file.chmod(0o644)
     story = {
         "command": "python benchmarks/school_teacher.py --out runs/school-teacher",
         "parameters": sum(p.numel() for p in inner.parameters()),
