@@ -421,6 +421,39 @@ def stdlib_lm_teacher() -> Setting:
     )
 
 
+def _school(split: int, **options: Any) -> Any:
+    from understudy.tasks.school import school as task
+
+    return task(split=split, **options)
+
+
+def school(*, size: str = "small") -> Setting:
+    """Arithmetic word problems, solved in writing: a Llama of 0.87M parameters, shipped, teaches.
+
+    The student, of 0.1M (`small`), 0.2M (`middle`) or 0.5M (`large`) parameters, reads 20,000
+    problems with their solutions once and is judged by the answers that it writes to new ones. Seed
+    k draws other problems to learn from; those that it is judged on stay.
+    """
+    from understudy.signals import CausalLM
+    from understudy.tasks.school import STUDENTS, teacher
+
+    if size not in STUDENTS:
+        raise unknown("size of the student of school", size, STUDENTS)
+    name = "school" if size == "small" else f"school-{size}"
+    return Setting(
+        name=name,
+        kind="language",
+        call=CausalLM(),
+        task=_school,
+        teachers={"teacher": teacher},
+        student=STUDENTS[size],
+        budget=Budget(
+            epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0
+        ),
+        origin={"task": name},
+    )
+
+
 def _first(source: Any, count: int) -> Any:
     import torch
 
@@ -431,6 +464,9 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
     "digits": digits,
     "digits-full": digits_full,
     "cifar100-small": cifar100_small,
+    "school": school,
+    "school-middle": partial(school, size="middle"),
+    "school-large": partial(school, size="large"),
     "stdlib-lm": stdlib_lm,
     "stdlib-lm-small": partial(stdlib_lm, size="small"),
     "stdlib-lm-large": partial(stdlib_lm, size="large"),
