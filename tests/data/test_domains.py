@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from progressions import sequences
 
+from progressions import sequences
 from understudy.data import Indexed, Order
 from understudy.data.domains import DomainSampling, discrepancy
 from understudy.errors import DataError

@@ -87,7 +87,9 @@ class BioD:
 
     def places(self) -> dict[str, Tensor]:
         """Which labels [width - 1] are of names, of values, and of values' first chunks."""
-        kinds = {k: torch.zeros(self.width - 1, dtype=torch.bool) for k in ("name", "value", "first")}
+        kinds = {
+            k: torch.zeros(self.width - 1, dtype=torch.bool) for k in ("name", "value", "first")
+        }
         kinds["name"][:2] = True
         step = 1 + self.chunks * self.length
         for a in range(self.attributes):

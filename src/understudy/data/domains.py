@@ -56,12 +56,12 @@ class DomainSampling:
         if not 0 <= smoothing <= 1:
             raise UserError(f"the smoothing coefficient lies in [0, 1], not {smoothing}")
         if len(domains) != len(loader.source):
-            raise DataError(f"{len(domains)} domains for {len(loader.source)} samples; give one each")
+            raise DataError(
+                f"{len(domains)} domains for {len(loader.source)} samples; give one each"
+            )
         self.loader, self.ratios, self.every = loader, ratios, every
         self.smoothing, self.smooth_first = smoothing, smooth_first
-        self.members = [
-            (domains == d).nonzero().flatten() for d in range(int(domains.max()) + 1)
-        ]
+        self.members = [(domains == d).nonzero().flatten() for d in range(int(domains.max()) + 1)]
         if any(len(m) == 0 for m in self.members):
             raise DataError("a domain without a sample: number the domains 0 ... N-1")
         self.drawn = 0

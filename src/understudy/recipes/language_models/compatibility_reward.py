@@ -123,7 +123,9 @@ def _compare(
     reward: Reward | None,
 ) -> dict[str, Any]:
     task = studio.task(setting, seed)
-    asked = picked(texts(task.train, "compatibility_reward"), prompts, seeded(seed, "asked") % 2**31)
+    asked = picked(
+        texts(task.train, "compatibility_reward"), prompts, seeded(seed, "asked") % 2**31
+    )
     judge = reward or task.extras.get("reward") or agreement
     bare = without_teachers(setting)
     base = studio.play(

@@ -74,8 +74,8 @@ def ddk(
 def domains_of(task: Task, part: str) -> Tensor:
     """[N] domain ids of the texts of a part of a task, from `task.extras["domains"]`.
 
-    That is an array with one id for each text of the training data as it was made (a part of it is
-    found by its samples' ids), or such arrays by the parts' names.
+    That is, for all parts or by their names: a function of texts, or an array with the id of each
+    text (which a subset finds by its samples' numbers).
     """
     known = task.extras.get("domains")
     if known is None:
@@ -85,17 +85,19 @@ def domains_of(task: Task, part: str) -> Tensor:
         )
     if isinstance(known, Mapping):
         known = known.get(part)
-    elif part != "train":
+    elif not callable(known) and part != "train":
         known = task.extras.get(f"{part}_domains")
     if known is None:
         raise MethodRefused(f'ddk needs the domains of {part}: extras["domains"]["{part}"]')
-    ids = torch.as_tensor(known).long()
     source = texts(getattr(task, part), "ddk")
-    if len(ids) == len(source):
-        return ids
-    if int(source.ids.max()) >= len(ids):
+    if callable(known):
+        return torch.as_tensor(known(source)).long()
+    ids = torch.as_tensor(known).long()
+    if int(source.ids.max()) < len(ids):
+        return ids[source.ids]
+    if len(ids) != len(source):
         raise DataError(f"ddk: {len(ids)} domains of {part} for {len(source)} texts; give one each")
-    return ids[source.ids]
+    return ids
 
 
 def _by_domain(

@@ -75,9 +75,7 @@ def scoring(setting: Setting, reference: ModelSpec, *, data: float, share: float
         source = texts(studio.task(own, seed).train, "miniplm")
         rows = _split(len(source), data, seed)[1]
         chosen = source.subset(rows)
-        hear = hearing(
-            studio, own, taught(own, "miniplm"), seed, chosen.batch(torch.arange(1))
-        )
+        hear = hearing(studio, own, taught(own, "miniplm"), seed, chosen.batch(torch.arange(1)))
         heard, tokens = text_scores(hear, chosen)
         with still(small):
             said, _ = text_scores(saying(own.call, small.to(studio.device), studio.device), chosen)

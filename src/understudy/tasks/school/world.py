@@ -12,6 +12,7 @@ from understudy.errors import DataError, unknown
 from understudy.tasks.language import language_task
 from understudy.tasks.school.corpus import LENGTH, corpus, texts
 from understudy.tasks.school.measure import asked, score
+from understudy.tasks.school.reading import rewards, skills_of
 from understudy.tasks.school.text import ABILITIES, MIX, Ability
 from understudy.tasks.school.tokens import SIZE, tokenizer
 from understudy.tasks.task import Task
@@ -76,6 +77,8 @@ def school(
         metrics=("perplexity",),
         answers=answers,
         extras={
+            "domains": skills_of,
+            "reward": rewards,
             "options": {
                 "split": split, "count": count, "abilities": tuple(abilities), "judged": judged,
                 "prompt_weight": prompt_weight,
