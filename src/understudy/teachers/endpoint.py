@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from understudy.errors import DataError, SignalError, UserError
 from understudy.objectives import Needs
-from understudy.signals import Batch, Signals, Sparse
+from understudy.signals import Batch, Signals, Sparse, Tail
 from understudy.store import describe
 from understudy.store.signals import device_of
 from understudy.teachers.base import Gives, combined
@@ -57,7 +57,8 @@ class Endpoint:
     ) -> None:
         self.server = Server(base_url=server) if isinstance(server, str) else server
         self.model, self.vocabulary, self.k, self.form = model, vocabulary, k, form
-        self.tokenizer, self.tail, self.at_once = tokenizer, tail, at_once
+        self.tokenizer, self.at_once = tokenizer, at_once
+        self.tail: Tail = tail
         self.extra = dict(extra or {})
         if not 1 <= k <= vocabulary:
             raise UserError(f"k lies in 1 ... {vocabulary} (the vocabulary), not {k}")
