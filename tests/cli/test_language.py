@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tiny_causal import chats, save_pair, write_lines
 
+from tiny_causal import chats, save_pair, write_lines
 from understudy.reporting.marked import marked, show_example
 from understudy.settings import own
 

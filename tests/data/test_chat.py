@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_causal import CHATML, MARKED, chats, tokenizer
 
+from tiny_causal import CHATML, MARKED, chats, tokenizer
 from understudy.data import Texts, texts_of
 from understudy.errors import DataError, UserError
 
@@ -115,7 +115,9 @@ def test_a_token_of_the_header_that_carries_the_answer_is_scored() -> None:
         "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "two"}]}]
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "two"}]}
+    ]
     assert reads.decode(reads(" two")["input_ids"][:1]) == " two"
     assert said(texts_of(rows, reads), 0, reads) == " two</s>"
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_causal import tiny
 from torch import nn
 
+from tiny_causal import tiny
 from understudy.objectives import lm_ce, lm_kd
 from understudy.signals import Batch, CausalLM, Factored, Signals
 from understudy.students import LoRA
@@ -30,9 +30,7 @@ def batch() -> Batch:
     mask = torch.ones(3, 10, dtype=torch.bool)
     mask[1, 7:] = False
     labels = torch.where(mask, torch.randint(0, 40, (3, 10), generator=g), -100)
-    return Batch(
-        inputs={"input_ids": ids, "attention_mask": mask.long()}, labels=labels, mask=mask
-    )
+    return Batch(inputs={"input_ids": ids, "attention_mask": mask.long()}, labels=labels, mask=mask)
 
 
 def plainly(model: Any) -> torch.Tensor:

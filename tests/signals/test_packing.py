@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_causal import tiny
 from torch import nn
 
+from tiny_causal import tiny
 from understudy.data import Texts
 from understudy.errors import SignalError
 from understudy.objectives import lm_ce, lm_kd

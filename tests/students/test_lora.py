@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_causal import chats, save_pair, tiny, write_lines
 from safetensors.torch import load_file
 
 import understudy as us
+from tiny_causal import chats, save_pair, tiny, write_lines
 from understudy.errors import CheckpointError, UserError
-from understudy.running import Studio
 from understudy.recipes import recipes
+from understudy.running import Studio
 from understudy.setting import Setting
 from understudy.settings import own
 from understudy.signals import CausalLM, Factored
@@ -28,9 +28,7 @@ def world(**settings: Any) -> Setting:
     def texts(count: int) -> us.data.Texts:
         return us.data.Texts([torch.randint(0, 40, (9,), generator=g) for _ in range(count)])
 
-    task = language_task(
-        "toy", train=texts(64), validate=texts(16), vocabulary=40, length=64
-    )
+    task = language_task("toy", train=texts(64), validate=texts(16), vocabulary=40, length=64)
     return Setting(
         name="toy",
         task=task,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_causal import CHATML, chats, save_pair, tiny, tokenizer, write_lines
 
 import understudy as us
+from tiny_causal import CHATML, chats, save_pair, tiny, tokenizer, write_lines
 from understudy.data import OwnTemplate, Texts
 from understudy.errors import DataError, SignalError, UserError
 from understudy.settings import own
@@ -87,7 +87,7 @@ def test_shares_are_cut_by_row_and_by_seed(tmp_path: Path) -> None:
 
     one = parts(validation=0.2, test=3)
     assert [len(p) for p in one] == [13, 4, 3]
-    assert sorted(sum(one, [])) == sorted(r["text"] for r in ROWS)
+    assert sorted(t for part in one for t in part) == sorted(r["text"] for r in ROWS)
     assert parts(validation=0.2, test=3) == one
     assert parts(validation=0.2, test=3, seed=1) != one
     # pieces of one text stay in one part
@@ -119,7 +119,9 @@ def test_other_refusals_of_files(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("fünf\n\nsechs\n\ndrei".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.txt is no UTF-8 text"):
         load(tmp_path / "latin.txt", kind="language", tokenizer=tokenizer())
-    with pytest.raises(DataError, match=r"no file or folder .*latin\.text; did you mean latin\.txt"):
+    with pytest.raises(
+        DataError, match=r"no file or folder .*latin\.text; did you mean latin\.txt"
+    ):
         load(tmp_path / "latin.text", kind="language", tokenizer=tokenizer())
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="there is no text to read"):
@@ -262,7 +264,9 @@ def test_scored_tokens_have_to_coincide(pair: Path) -> None:
     tokenizer(CHATML.replace("m.content }}", "m.content | upper }}")).save_pretrained(
         pair / "teacher"
     )
-    with pytest.raises(DataError, match=r"row 0: in its own chat template teacher is scored on oth"):
+    with pytest.raises(
+        DataError, match=r"row 0: in its own chat template teacher is scored on oth"
+    ):
         own(teacher="teacher", student="student", data="chats.jsonl")
 
 
@@ -279,6 +283,6 @@ def test_text_made_on_the_way_is_refused_where_templates_differ(pair: Path) -> N
         setting.teacher_call(teacher, other)  # type: ignore
     with pytest.raises(SignalError, match="has not seen"):
         setting.teacher_call(  # type: ignore
-            teacher, Batch(inputs=batch.inputs, labels=changed, mask=batch.mask,
-                           index=torch.tensor([999]))  # fmt: skip
+            teacher,
+            Batch(inputs=batch.inputs, labels=changed, mask=batch.mask, index=torch.tensor([999])),
         )

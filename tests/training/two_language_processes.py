@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny_causal import tiny
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tiny_causal import tiny
 from understudy.data import Texts
 from understudy.objectives import lm_ce, lm_kd
 from understudy.objectives.gather import processes

@@ -116,9 +116,7 @@ def read_rows(rows: Sequence[Row], tokenizer: Any, reading: Reading, where: str 
     return Read(samples=samples, rows=owners, cut=cuts, form=form)
 
 
-def texts_of(
-    rows: Sequence[Row], tokenizer: Any, *, name: str = "data", **options: Any
-) -> Texts:
+def texts_of(rows: Sequence[Row], tokenizer: Any, *, name: str = "data", **options: Any) -> Texts:
     """Rows as `Texts`; options are fields of `Reading`.
 
     `{"text": ...}`: every token is scored; `{"prompt": ..., "completion": ...}`: the completion
@@ -175,9 +173,7 @@ def _plain(text: str, tokenizer: Any, at: str) -> Sample:
     if len(ids) < 2:
         raise DataError(f"{at}: a text of {len(ids)} token; it takes two to predict one; drop it")
     scored = [False] + [True] * (len(ids) - 1)
-    return Sample(
-        tokens=ids, scored=scored, bytes=said_bytes(text, ids, places, scored, tokenizer)
-    )
+    return Sample(tokens=ids, scored=scored, bytes=said_bytes(text, ids, places, scored, tokenizer))
 
 
 def _completed(prompt: str, completion: str, tokenizer: Any) -> Sample:
@@ -204,9 +200,7 @@ def _completed(prompt: str, completion: str, tokenizer: Any) -> Sample:
     )
 
 
-def _tokens(
-    tokenizer: Any, text: str, *, special: bool
-) -> tuple[list[int], list[tuple[int, int]]]:
+def _tokens(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
     if not getattr(tokenizer, "is_fast", False):
         ids = list(tokenizer(text, add_special_tokens=special)["input_ids"])
         return ids, [(0, len(text))] + [(0, 0)] * (len(ids) - 1)
@@ -242,9 +236,7 @@ def _known(sample: Sample, tokenizer: Any, vocabulary: int | None, at: str) -> N
     )
 
 
-def _fitting(
-    sample: Sample, form: Form, reading: Reading, at: str
-) -> tuple[list[Sample], bool]:
+def _fitting(sample: Sample, form: Form, reading: Reading, at: str) -> tuple[list[Sample], bool]:
     """The sample, cut to what the models read; and whether it was."""
     length = reading.max_length
     reads = len(sample.tokens) - 1

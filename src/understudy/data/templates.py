@@ -88,14 +88,20 @@ def rendered(
             )
         except Exception as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-            raise DataError(f"{where}: the chat template refuses this conversation: {line}") from None
+            raise DataError(
+                f"{where}: the chat template refuses this conversation: {line}"
+            ) from None
 
     whole = render(messages)
     told = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     ids, places = list(told["input_ids"]), [tuple(p) for p in told["offset_mapping"]]
     if _GENERATION.search(str(template)):
         mask = tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            messages,
+            tools=tools,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
         )
         if list(mask["input_ids"]) != ids:
             raise DataError(f"{where}: the chat template is not rendered alike twice")
@@ -114,7 +120,9 @@ def rendered(
             f"{where}: no token is scored: the chat template shows no assistant turn of this "
             "conversation"
         )
-    return Sample(tokens=ids, scored=scored, bytes=said_bytes(whole, ids, places, scored, tokenizer))
+    return Sample(
+        tokens=ids, scored=scored, bytes=said_bytes(whole, ids, places, scored, tokenizer)
+    )
 
 
 def _span(

@@ -162,7 +162,9 @@ def load_adapter(folder: str | Path, base: nn.Module | None = None) -> nn.Module
     try:
         return peft.PeftModel.from_pretrained(base, str(folder), is_trainable=True).eval()
     except Exception as error:
-        raise CheckpointError(f"{folder}: its adapters cannot be loaded: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{folder}: its adapters cannot be loaded: {first_line(error)}"
+        ) from error
 
 
 def _peft() -> Any:

@@ -17,7 +17,6 @@ from understudy.students.families import from_config, unwrapped
 from understudy.students.lora import is_adapted, is_adapter, load_adapter, merged, save_adapter
 from understudy.students.state import first_line, put_state, read_state
 
-
 BESIDE = "understudy.json"
 """Labels and extras of adapters: with a config.json, `transformers` would look for a model there."""
 

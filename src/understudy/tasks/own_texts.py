@@ -178,4 +178,3 @@ def _said(sample: Sample) -> list[int]:
 def _said_words(sample: Sample, tokenizer: Any) -> str:
     text = tokenizer.decode(_said(sample))
     return text if len(text) <= 60 else text[:60] + "..."
-

@@ -88,7 +88,9 @@ def _folder(folder: Path) -> dict[str, Rows]:
         return _with_train(parts, str(folder))
     split_folders = [p for p in inside if p.is_dir() and p.name.lower() in SPLITS]
     if split_folders:
-        return _with_train({SPLITS[p.name.lower()]: _writings(p) for p in split_folders}, str(folder))
+        return _with_train(
+            {SPLITS[p.name.lower()]: _writings(p) for p in split_folders}, str(folder)
+        )
     return {"train": _writings(folder)}
 
 
