@@ -432,7 +432,7 @@ def school(*, size: str = "small") -> Setting:
 
     The student, of 0.1M (`small`), 0.2M (`middle`) or 0.5M (`large`) parameters, reads 20,000
     problems with their solutions once and is judged by the answers that it writes to new ones. Seed
-    k draws other problems to learn from; those that it is judged on stay.
+    k draws other problems, to learn from and to be judged on.
     """
     from understudy.signals import CausalLM
     from understudy.tasks.school import STUDENTS, teacher

@@ -37,11 +37,11 @@ def subtract(a: int, b: int) -> Step:
 
 
 def multiply(a: int, b: int) -> Step:
-    """`a*b` where a factor has one digit or is a power of ten."""
+    """`a*b` where a factor has one digit or is a power of ten; any other at once."""
     if a < 10 <= b:
         text, result = multiply(b, a)
         return f"{a}*{b}={text}", result
-    if a < 10 or power_of_ten(b):
+    if a < 10 or b >= 10:
         return f"{a}*{b}={a * b}", a * b
     columns, carry = [], 0
     for digit in reversed(str(a)):

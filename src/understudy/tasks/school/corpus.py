@@ -15,12 +15,21 @@ EOS_ID, PAD_ID = 1, 0
 LENGTH = 192
 """Tokens that every model of this world reads at least."""
 
+_SEED = 10**7
+"""Sample numbers that belong to one seed."""
 
-def texts(made: Sequence[Example], *, prompt_weight: float = 0.0, name: str = "school") -> Texts:
+
+def texts(
+    made: Sequence[Example],
+    *,
+    prompt_weight: float = 0.0,
+    seed: int = 0,
+    name: str = "school",
+) -> Texts:
     """Examples as `Texts`: each ends in `<eos>`, and its completion is scored.
 
     prompt_weight: the loss weight of a prompt's tokens; above 0 they are scored too, so that a
-    model also learns how questions are put.
+    model also learns how questions are put. seed: of the examples; no two share a number.
     """
     asked = encode([e.prompt for e in made])
     said = encode([e.completion for e in made])
@@ -35,7 +44,7 @@ def texts(made: Sequence[Example], *, prompt_weight: float = 0.0, name: str = "s
         ]
         if prompt
         else None,
-        ids=[e.row.number for e in made],
+        ids=[seed * _SEED + place for place in range(len(made))],
         bytes=[len((e.prompt if prompt else "") + e.completion) for e in made],
         padding=PAD_ID,
         max_length=LENGTH,
@@ -54,7 +63,7 @@ def corpus(
 ) -> Texts:
     """`count` examples of a split as `Texts`."""
     made = examples(count, seed, split=split, mix=mix, weights=weights)
-    return texts(made, prompt_weight=prompt_weight, name=f"school {split}")
+    return texts(made, prompt_weight=prompt_weight, seed=seed, name=f"school {split}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,14 @@ remainder), `ceil(a/b)`, and `more(Mia=46,Noor=14)` or `less(...)`, whose value 
 
 import ast
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from understudy.errors import DataError
 from understudy.tasks.school import columns
 
 Value = int | str
+Say = Callable[[str], None] | None
 
 
 def evaluate(program: str, *, fault: str | None = None) -> Value:
@@ -21,7 +23,7 @@ def evaluate(program: str, *, fault: str | None = None) -> Value:
     larger: two typical mistakes. A division that does not come out even, a negative number or
     anything else than the operations above is a `DataError`.
     """
-    return _walk(_tree(program), fault, lambda text: None)
+    return _walk(_tree(program), fault, None)
 
 
 def rationale(program: str) -> str:
@@ -40,6 +42,7 @@ def numbers(program: str) -> list[int]:
     ]
 
 
+@lru_cache(maxsize=4096)
 def _tree(program: str) -> ast.expr:
     try:
         return ast.parse(program, mode="eval").body
@@ -47,7 +50,7 @@ def _tree(program: str) -> ast.expr:
         raise DataError(f"not a program: {program!r}") from None
 
 
-def _walk(node: Any, fault: str | None, say: Callable[[str], None]) -> Value:
+def _walk(node: Any, fault: str | None, say: Say) -> Value:
     match node:
         case ast.Constant(value=int(n)) if not isinstance(n, bool):
             return n
@@ -60,48 +63,45 @@ def _walk(node: Any, fault: str | None, say: Callable[[str], None]) -> Value:
             a, b = _walk(x, fault, say), _walk(y, fault, say)
             if isinstance(a, str) or isinstance(b, str) or b == 0:
                 raise DataError("ceil takes two numbers, the second not 0")
-            text, quotient = columns.divide(a, b)
-            say(text)
-            if a % b:
-                text, quotient = columns.add(quotient, 1)
-                say(text)
-            return quotient
+            if say is not None:
+                say(columns.divide(a, b)[0])
+                if a % b:
+                    say(columns.add(a // b, 1)[0])
+            return -(-a // b)
         case ast.Call(func=ast.Name(id="more" | "less" as wish), keywords=[first, second]):
             return _who(wish, first, second, fault, say)
     raise DataError(f"a program has no {ast.unparse(node)!r}")
 
 
-def _step(op: str, a: int, b: int, fault: str | None, say: Callable[[str], None]) -> int:
+def _step(op: str, a: int, b: int, fault: str | None, say: Say) -> int:
     if op == "Add":
-        text, value = columns.add(a, b)
+        value, work = a + b, columns.add
         value = columns.add_without_carry(a, b) if fault == "carry" else value
     elif op == "Sub":
         if b > a:
             raise DataError(f"{a}-{b} is below 0")
-        text, value = columns.subtract(a, b)
+        value, work = a - b, columns.subtract
         value = columns.subtract_without_borrow(a, b) if fault == "borrow" else value
     elif op == "Mult":
-        if min(a, b) >= 10 and not columns.power_of_ten(b):
-            text, value = f"{a}*{b}={a * b}", a * b  # never in a gold program
-        else:
-            text, value = columns.multiply(a, b)
-            if fault == "carry" and not columns.power_of_ten(b):
-                value = columns.multiply_without_carry(a, b)
+        value, work = a * b, columns.multiply
+        short = min(a, b) < 10 and not columns.power_of_ten(b)
+        value = columns.multiply_without_carry(a, b) if fault == "carry" and short else value
     elif op in ("Div", "FloorDiv", "Mod"):
         if b == 0 or (op == "Div" and a % b):
             raise DataError(f"{a}/{b} does not come out even")
-        text, value = columns.divide(a, b)
-        value = a % b if op == "Mod" else value
+        value, work = a % b if op == "Mod" else a // b, columns.divide
     else:
         raise DataError(f"a program has no {op}")
-    say(text)
+    if say is not None:
+        say(work(a, b)[0])
     return value
 
 
-def _who(wish: str, first: Any, second: Any, fault: str | None, say: Any) -> str:
+def _who(wish: str, first: Any, second: Any, fault: str | None, say: Say) -> str:
     a, b = _walk(first.value, fault, say), _walk(second.value, fault, say)
     if isinstance(a, str) or isinstance(b, str) or a == b:
         raise DataError("who has more is asked of two different numbers")
     name = first.arg if (a > b) == (wish == "more") else second.arg
-    say(f" {first.arg} {a}, {second.arg} {b}:{columns.order(a, b)}, {wish} {name}")
+    if say is not None:
+        say(f" {first.arg} {a}, {second.arg} {b}:{columns.order(a, b)}, {wish} {name}")
     return name

@@ -121,5 +121,21 @@ def train(
     return model
 
 
-STAGES: Mapping[str, Study] = {"first": Study(count=130_000, steps=2800, tokens=3000)}
+STAGES: Mapping[str, Study] = {
+    "first": Study(count=130_000, steps=2800, tokens=3000),
+    # it could not write yet, nor keep two names apart
+    "second": Study(
+        count=64_000, seed=1, steps=1400, tokens=3000, lr=0.015, adam_lr=3e-3, prompt_weight=0.6,
+        mix={"solve": 0.25, "write": 0.4, "explain": 0.25, "grade": 0.1},
+        weights={"compare": 3.0, "divide": 1.8, "add": 1.3, "multiply": 1.2},
+    ),
+    # it took one mistake for another, and rising for falling sequences
+    "third": Study(
+        count=34_000, seed=2, steps=750, tokens=3000, lr=0.012, adam_lr=2.5e-3,
+        mix={"solve": 0.2, "write": 0.15, "explain": 0.55, "grade": 0.1},
+        weights={
+            "sequence": 3.0, "fraction": 1.8, "two_step": 1.5, "compare": 1.5, "percent": 1.3
+        },
+    ),
+}  # fmt: skip
 """How the shipped teacher was trained: one stage after another, each from the last one's model."""

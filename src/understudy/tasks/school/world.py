@@ -27,7 +27,8 @@ STUDENTS = {
 }
 """Students of `school`: 0.1, 0.2 and 0.5 million parameters."""
 
-_PARTS = {"validate": ("validate", 77), "test": ("test", 78)}
+_PARTS = {"train": ("train", 1000), "validate": ("validate", 2000), "test": ("test", 3000)}
+"""Of each part the split of the world, and the seed of the task's split 0."""
 
 
 def school(
@@ -40,9 +41,10 @@ def school(
 ) -> Task:
     """Arithmetic word problems made by rule, 12 skills of three levels each; solved in writing.
 
-    The student reads `count` examples of `abilities` (solve, write, explain, grade), drawn by
-    `split`; their completions are scored, or their prompts too, with `prompt_weight`. Numbers are
-    divided between training, validation and test by skill, so that no problem recurs.
+    The student reads `count` examples of `abilities` (solve, write, explain, grade); their
+    completions are scored, or their prompts too, with `prompt_weight`. Numbers are
+    divided between training, validation and test by skill, so that no problem recurs; `split`
+    draws other problems of all three.
 
     It is judged by what it writes, greedily: `exact_match`, the share of right answers (or of
     valid problems, explanations and grades) among `judged` examples of each ability; by skill and
@@ -57,17 +59,17 @@ def school(
     mix: Mapping[Ability, float] = {a: MIX[a] for a in abilities}
 
     def part(name: str) -> Texts:
-        place, seed = _PARTS[name]
+        place, seed = _PARTS[name][0], _PARTS[name][1] + split
         made = [e for a in abilities for e in asked(a, judged, seed, split=place)]  # type: ignore[arg-type]
-        return texts(made, name=f"school {name}")
+        return texts(made, seed=seed, name=f"school {name}")
 
     def answers(model: nn.Module, task: Task, part: str) -> dict[str, float]:
-        place, seed = _PARTS.get(part, _PARTS["test"])
-        return said(model, abilities, judged, seed, place, more=part == "test")
+        place, seed = _PARTS[part]
+        return said(model, abilities, judged, seed + split, place, more=part == "test")
 
     return language_task(
         "school",
-        train=corpus(count, 1000 + split, mix=mix, prompt_weight=prompt_weight),
+        train=corpus(count, _PARTS["train"][1] + split, mix=mix, prompt_weight=prompt_weight),
         validate=part("validate"),
         test=part("test"),
         vocabulary=SIZE,
