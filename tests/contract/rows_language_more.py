@@ -7,7 +7,7 @@ The last stand here on a teacher of the student's own tokens; one of its own is 
 from dataclasses import replace
 
 import torch
-from objective_cases import Case, K, example
+from objective_cases import Case, K, example, narrow
 from reference import language_more as ref
 
 from understudy import objectives as us
@@ -52,6 +52,13 @@ def versions(*, seed=0, same=False, n=6):
 
 
 ROWS = [
+    Case(
+        name="layer_mse",
+        make=lambda: us.layer_mse("stage.1", "penultimate"),
+        reference=lambda _, s, t, b: ref.layer_mse(s, t, ("stage.1", "penultimate")),
+        example=narrow,
+        at_equal="zero",
+    ),
     *(
         Case(
             name="compatible_kd",

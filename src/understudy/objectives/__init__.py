@@ -32,6 +32,7 @@ from understudy.objectives.features import at, hint
 from understudy.objectives.head_tail import akl
 from understudy.objectives.heads import nd, simkd, srrl
 from understudy.objectives.interpolated import taid
+from understudy.objectives.layers import layer_mse
 from understudy.objectives.logits import binary_kd, consistency, dkd, kd, match_outputs
 from understudy.objectives.logits_more import (
     bd_kd,
@@ -103,6 +104,7 @@ __all__ = [
     "jeffreys",
     "js",
     "kd",
+    "layer_mse",
     "lm_ce",
     "lm_kd",
     "logit_standardization",

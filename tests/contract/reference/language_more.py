@@ -111,3 +111,9 @@ def compatible(student, teacher, labels, t, mask):
         target = old if max(range(len(judged)), key=lambda k, j=judged: j[k]) != y else new
         values.append(kl(softmax(target / t), softmax(z / t)))
     return float(np.mean(values))
+
+
+def layer_mse(student, teacher, layers):
+    """Mean over samples, layers and units of the squared difference."""
+    found = [((student.features[k] - teacher.features[k]) ** 2).mean() for k in layers]
+    return float(np.mean(found))
