@@ -11,7 +11,8 @@ from understudy.students.families import build
 from understudy.tasks import needs_data, task, tasks
 from understudy.tasks.splits import cut, per_class
 
-OFFLINE = [name for name in tasks() if not needs_data(name)]
+LANGUAGE = ("stdlib-lm", "school")  # of another form; each has tests of its own
+OFFLINE = [name for name in tasks() if not needs_data(name) and name not in LANGUAGE]
 FAMILY = {"digits": "cnn", "digits-full": "mlp", "stdlib-text": "text"}
 INPUT_SIZES = ("in_channels", "in_features", "image_size", "vocabulary")
 
