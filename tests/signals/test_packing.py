@@ -1,5 +1,6 @@
 """Packed rows give the loss and the gradients of padded ones."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,22 @@ from understudy.errors import SignalError
 from understudy.objectives import lm_ce, lm_kd
 from understudy.objectives.divergences import KINDS
 from understudy.signals import Batch, CausalLM, Factored, Signals, Sparse
+from understudy.teachers import Frozen, Stored, write_text_signals
 
 FAMILIES = ("llama", "gpt2", "qwen2", "gemma")
 
 
-def batch() -> Batch:
+def _texts() -> Texts:
     g = torch.Generator().manual_seed(0)
     tokens = [torch.randint(0, 40, (n,), generator=g) for n in (9, 3, 14, 6, 2, 11)]
-    scored = [[i >= len(t) // 2 for i in range(len(t))] for t in tokens]
-    return Texts(tokens, scored).batch(torch.arange(6))
+    return Texts(tokens, [[i >= len(t) // 2 for i in range(len(t))] for t in tokens])
+
+
+TEXTS = _texts()
+
+
+def batch() -> Batch:
+    return TEXTS.batch(torch.arange(6))
 
 
 def scaled(model: nn.Module) -> nn.Module:
@@ -57,13 +65,13 @@ def test_every_divergence(family: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_with_stored_signals(family: str) -> None:
-    """What a store gives: the likeliest tokens of every position, at the batch's places."""
-    student, teacher = scaled(tiny(family)), scaled(tiny(family, seed=1))
-    with torch.no_grad():
-        log_p = CausalLM(factored=False)(teacher, batch()).log_softmax(-1)  # type: ignore
-    values, ids = log_p.topk(8, -1)
-    heard = Signals(logits=Sparse(ids=ids, values=values, size=40, tail="uniform"))
+def test_from_the_store(family: str, tmp_path: Path) -> None:
+    """Signals on disk stand at the batch's places, whatever the rows of the student."""
+    student = scaled(tiny(family))
+    live = Frozen(tiny(family, seed=1), call=CausalLM())
+    write_text_signals(live, TEXTS, tmp_path / "store", k=8, dtype="fp32")
+    heard = Stored(tmp_path / "store", teacher=live, data=TEXTS).signals(batch())
+    assert isinstance(heard.logits, Sparse)
     padded = gradients(student, None, "kl", heard)
     value, grads = gradients(student, 24, "kl", heard)
     torch.testing.assert_close(value, padded[0], rtol=1e-5, atol=1e-5)
