@@ -43,6 +43,31 @@ SHORT: dict[str, dict[str, Any]] = {
     # Fewer attacked samples and fewer students: these, not the training, are what takes time.
     "defensive_distillation": {"attacked": 8, "steps": 8, "searches": 2, "epsilon": (0.2, 0.4)},
     "mamba_pkd": {"widths": (4, 8), "depth": 1},
+    "capacity_gap": {
+        "ladder": tuple(f"llama:width={w},depth=1,heads=2" for w in (8, 16, 24)),
+        "teacher_share": 1.0,
+    },
+    "compatibility_reward": {
+        "generators": tuple((f"llama:width={w},depth=1,heads=2", 1.0) for w in (8, 24)),
+        "prompts": 16,
+    },
+    "teacher_hacking": {
+        "teacher": "llama:width=24,depth=1,heads=2",
+        "prompts": 8,
+        "teacher_data": 16,
+        "validation": 8,
+        "points": 3,
+        "length": 0.1,
+    },
+    "knowledge_capacity": {
+        "sizes": ("llama:width=16,depth=1,heads=2",),
+        "exposures": (2, 8),
+        "people": 32,
+        "name_parts": 8,
+    },
+    # All numbers of two digits in place of a thousand; fewer texts drafted.
+    "canary_exposure": {"canaries": 2, "digits": 2, "model": "llama:width=16,depth=1,heads=2"},
+    "emulated_fine_tuning": {"prompts": 1, "large": "llama:width=32,depth=2,heads=2"},
 }
 """Arguments for the short run of recipes whose defaults suit no teacher, or no time, as short."""
 

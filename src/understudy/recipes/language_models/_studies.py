@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from understudy.objectives import Needs
 from understudy.setting import ModelSpec, Setting, Trained
 from understudy.signals import Batch, Signals, as_call
 from understudy.signals.generation import Sampling, generate, speaking
+from understudy.tasks.language import LanguageJudge
 from understudy.tasks.task import Task
 
 Say = Callable[[Batch], Signals]
@@ -160,6 +162,19 @@ def spec_of(setting: Setting, name: str) -> ModelSpec | None:
     """The architecture of a teacher that is trained here."""
     spec = setting.teachers.get(name)
     return spec.model if isinstance(spec, Trained) else None
+
+
+def by_perplexity(setting: Setting) -> Setting:
+    """The setting judged by perplexity alone: models that are means need not write anything."""
+    return replace(setting, task=partial(_unwritten, given=setting.task))
+
+
+def _unwritten(split: int, *, given: Task | Callable[[int], Task]) -> Task:
+    task = given if isinstance(given, Task) else given(split)
+    judge = task.judge
+    if isinstance(judge, LanguageJudge):
+        judge = replace(judge, answers=None)
+    return replace(task, judge=judge, metric="perplexity", metrics=())
 
 
 def without_teachers(setting: Setting, student: ModelSpec | None = None) -> Setting:

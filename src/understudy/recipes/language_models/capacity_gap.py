@@ -8,7 +8,7 @@ import numpy as np
 
 from understudy.errors import UserError
 from understudy.objectives import lm_kd
-from understudy.recipes.language_models._studies import parameters, without_teachers
+from understudy.recipes.language_models._studies import by_perplexity, parameters, without_teachers
 from understudy.recipes.language_models._worlds import speaking
 from understudy.running.teaching import teaching
 from understudy.setting import ModelSpec, Recipe, Setting, Stage, Trained
@@ -56,7 +56,7 @@ def capacity_gap(
         raise UserError(f"capacity_gap fits a curve: give at least three sizes, not {len(ladder)}")
     study = partial(
         _climb,
-        setting=setting,
+        setting=by_perplexity(setting),
         ladder=tuple(ladder),
         students=tuple(students) or (setting.student,),
         kd_weight=kd_weight,

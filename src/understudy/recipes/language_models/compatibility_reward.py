@@ -14,6 +14,7 @@ from understudy.evaluation import metric
 from understudy.evaluation.quality import spearman
 from understudy.recipes.language_models._studies import (
     answering,
+    by_perplexity,
     mean_loss,
     module_of,
     picked,
@@ -127,18 +128,18 @@ def _compare(
         texts(task.train, "compatibility_reward"), prompts, seeded(seed, "asked") % 2**31
     )
     judge = reward or task.extras.get("reward") or agreement
-    bare = without_teachers(setting)
+    bare, plain = without_teachers(setting), by_perplexity(setting)
     base = studio.play(
         Recipe(
             name="compatibility_reward-base",
-            setting=bare,
+            setting=without_teachers(plain),
             stages=(Stage(objective=setting.supervised(), teacher=None, share=base_share),),
         ),
         seed,
     ).model
     better = metric(task.metric).higher_is_better
     rows: list[dict[str, float]] = []
-    for name, model, strength in _writers(studio, setting, generators, own_teacher, seed):
+    for name, model, strength in _writers(studio, plain, generators, own_teacher, seed):
         sampling = answering(task, asked, temperature=temperature)
         answers = written(model, asked, sampling, seed=seeded(seed, "answers", name), name=name)
         r = float(judge(task, asked, answers).mean())

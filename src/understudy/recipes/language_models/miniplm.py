@@ -10,6 +10,7 @@ from torch import Tensor
 from understudy.data import Source, Texts
 from understudy.errors import DataError, UserError
 from understudy.recipes.language_models._studies import (
+    by_perplexity,
     hearing,
     saying,
     taught,
@@ -68,7 +69,7 @@ def miniplm(
 
 def scoring(setting: Setting, reference: ModelSpec, *, data: float, share: float) -> Recipe:
     """The recipe whose study gives `rows` [M] and their `scores` [M]: the same for every student."""
-    own = replace(setting, student=reference, warm_start=None, method="miniplm")
+    own = by_perplexity(replace(setting, student=reference, warm_start=None, method="miniplm"))
 
     def study(studio: Any, seed: int) -> dict[str, Any]:
         small = studio.play(_reference(own, data, share), seed).model

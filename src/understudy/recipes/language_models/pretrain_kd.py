@@ -23,7 +23,7 @@ class Rest:
 
     def __call__(self, progress: float) -> float:
         """At this progress."""
-        return 1 - (self.weight if isinstance(self.weight, float) else self.weight(progress))
+        return 1 - (self.weight(progress) if callable(self.weight) else self.weight)
 
 
 def pretrain_kd(

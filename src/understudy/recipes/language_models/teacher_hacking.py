@@ -16,6 +16,7 @@ from understudy.objectives import lm_kd
 from understudy.recipes.language_models._studies import (
     Say,
     answering,
+    by_perplexity,
     module_of,
     picked,
     saying,
@@ -207,18 +208,22 @@ def _follow(
     sampling = answering(task, train, temperature=temperature)
     by = partial(_by, sampling=sampling, seed=seed)
     first = by(oracle, tuning, "oracle on tuning")
-    bare = without_teachers(setting)
+    bare = without_teachers(by_perplexity(setting))
 
     def tuned(name: str, model: ModelSpec, share: float) -> nn.Module:
         stage = Stage(
             name="tune",
             objective=setting.supervised(),
             teacher=None,
+            learners=(name,),
             source=lambda play: first,
             share=share,
         )
         recipe = Recipe(
-            name=f"teacher_hacking-{name}", setting=replace(bare, student=model), stages=(stage,)
+            name=f"teacher_hacking-{name}",
+            setting=replace(bare, student=model),
+            stages=(stage,),
+            judged=name,
         )
         return studio.play(recipe, seed).model
 
