@@ -65,6 +65,9 @@ SHORT: dict[str, dict[str, Any]] = {
         "people": 32,
         "name_parts": 8,
     },
+    # Short texts: writing them, not the training, is what takes time.
+    "promptkd": {"max_new": 12},
+    "multi_granularity": {"max_new": 12},
     # All numbers of two digits in place of a thousand; fewer texts drafted.
     "canary_exposure": {"canaries": 2, "digits": 2, "model": "llama:width=16,depth=1,heads=2"},
     "emulated_fine_tuning": {"prompts": 1, "large": "llama:width=32,depth=2,heads=2"},

@@ -45,6 +45,18 @@ def aligning(setting: Setting, teacher: Pieces, *, end: int | None = None) -> Al
     return Aligner(student=student, teacher=teacher, specials=specials)
 
 
+def following(setting: Setting) -> Setting:
+    """The setting, its translated teachers trained on the texts that it has by now."""
+
+    def followed(spec: Any) -> Any:
+        own = spec.task if isinstance(spec, Trained) else None
+        if isinstance(own, partial) and own.func is _translated:
+            return replace(spec, task=partial(own, task=setting.task))
+        return spec
+
+    return replace(setting, teachers={n: followed(s) for n, s in setting.teachers.items()})
+
+
 def aligner_of(setting: Setting) -> Aligner | None:
     """How the setting's teacher reads the student's tokens; None: as they are."""
     call = setting.teacher_call

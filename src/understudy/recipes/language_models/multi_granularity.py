@@ -28,6 +28,7 @@ def multi_granularity(
     width: int = 32,
     sharpness: float = 20.0,
     temperature: float = 1.0,
+    max_new: int | None = None,
 ) -> Recipe:
     """Multi-Granularity Semantic Revision for Large Language Model Distillation.
 
@@ -61,7 +62,9 @@ def multi_granularity(
         + token_weight * dac_kl(seen=seen, width=width, sharpness=sharpness)
         + span_weight * span_relation(kinds)
     )
-    loader = partial(_correcting, lmbda=lmbda, times=times, temperature=temperature)
+    loader = partial(
+        _correcting, lmbda=lmbda, times=times, temperature=temperature, max_new=max_new
+    )
     stage = Stage(objective=objective, loader=loader)
     return Recipe(name="multi_granularity", setting=setting, stages=(stage,))
 
@@ -78,7 +81,7 @@ def _kinds(setting: Setting) -> Tensor | None:
 
 
 def _correcting(
-    play: Any, loader: Loader, *, lmbda: float, times: int, temperature: float
+    play: Any, loader: Loader, *, lmbda: float, times: int, temperature: float, max_new: int | None
 ) -> Loader:
     student = play.models[play.recipe.stages[play.stage].learners[0]]
     heard = play.studio.teacher(play.setting, play.setting.teacher, play.seed).modules()
@@ -89,4 +92,6 @@ def _correcting(
         )
     (teacher,) = heard.values()
     writer = CorrectingWriter(student=student, teacher=teacher, times=times)
-    return OnPolicy(lmbda=lmbda, writer=writer, temperature=temperature)(play, loader)
+    return OnPolicy(lmbda=lmbda, writer=writer, temperature=temperature, max_new=max_new)(
+        play, loader
+    )

@@ -7,7 +7,7 @@ from understudy.data.alignment import shared_ids
 from understudy.errors import unknown
 from understudy.objectives import gold, projected_kl
 from understudy.objectives import uld as sorted_l1
-from understudy.recipes.language_models._tongues import aligner_of, in_bytes
+from understudy.recipes.language_models._tongues import aligner_of, following, in_bytes
 from understudy.recipes.language_models._worlds import speaking
 from understudy.setting import Recipe, Setting, Stage
 from understudy.training.budget import Budget
@@ -48,10 +48,10 @@ def uld(
     if setting is None:
         setting = in_bytes(
             speaking(None, "uld"),
-            model="llama:width=96,depth=3,heads=4",
-            budget=Budget(epochs=4, batch_size=32, lr=3e-3, warmup=0.05, clip=1.0),
+            model="llama:width=96,depth=4,heads=4",
+            budget=Budget(epochs=1, batch_size=32, lr=4e-3, warmup=0.05, clip=1.0),
         )
-    setting = speaking(setting, "uld")
+    setting = following(speaking(setting, "uld"))
     if loss not in ("uld", "gold", "projection"):
         raise unknown("loss across tokenizers", loss, ("uld", "gold", "projection"))
     if loss == "uld":
