@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ def ship(run: Path, folder: Path) -> None:
         "command": "understudy distill --task stdlib-lm-teacher --seeds 1 --no-controls",
         "seed": row["seed"],
         "updates": row["steps"],
-        "tokens": row["tokens"],
+        "tokens": row.get("tokens") or read(row["seed"], row["steps"]),
         "parameters": sum(v.numel() for v in state.values()),
         "held_back": HELD,
         "python": platform.python_version(),
@@ -64,6 +65,24 @@ def ship(run: Path, folder: Path) -> None:
     (folder / "made.json").write_text(json.dumps(made, indent=2) + "\n")
     print(json.dumps(made, indent=2))
     print(f"{sum(p.stat().st_size for p in folder.iterdir()) / 2**20:.2f} MiB in {folder}")
+
+
+def read(seed: int, updates: int) -> int:
+    """Scored tokens in the first updates of a run, counted from its batches again."""
+    from understudy.recipes.controls import alone
+    from understudy.running import Play, Studio
+    from understudy.settings import setting
+
+    recipe = alone(setting("stdlib-lm-teacher"))
+    play = Play(Studio(None), recipe, seed)
+    play.cast()
+    loader = play._loader(recipe.stages[0], recipe.setting.budget)
+    left, found, epoch = updates, 0, 0
+    while left:
+        batches = list(islice(loader.batches(epoch), left))
+        found += sum(int(b.mask.sum()) for b in batches if b.mask is not None)
+        left, epoch = left - len(batches), epoch + 1
+    return found
 
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:

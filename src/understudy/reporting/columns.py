@@ -18,6 +18,7 @@ class Column:
     align: Literal["left", "right"] = "right"
 
 
+_FIRST = {"exact_match": 2, "bits_per_byte": 3}
 _KNOWN = {
     "agreement": 1, "acceptance": 2, "teacher_mse": 1, "kl": 5, "teacher_r2": 5, "ece": 7,
     "nll": 12,
@@ -69,7 +70,7 @@ def _quality(summary: s.Summary) -> list[Column]:
     ]  # fmt: skip
     for k, measure in enumerate(s.measures(summary)[1:]):
         if measure not in _KNOWN:
-            found.append(_measure(measure, 3 if measure == "exact_match" else 20 + k))
+            found.append(_measure(measure, _FIRST.get(measure, 20 + k)))
     return found
 
 

@@ -91,7 +91,7 @@ def load_pretrained(
         options["ignore_mismatched_sizes"] = True
     loader = getattr(transformers, loader_name)
     try:
-        with _quiet(Path(name).is_dir()):
+        with quiet(Path(name).is_dir()):
             if fresh:
                 return loader.from_config(config, trust_remote_code=False).eval()
             return loader.from_pretrained(
@@ -102,8 +102,8 @@ def load_pretrained(
 
 
 @contextmanager
-def _quiet(local: bool) -> Iterator[None]:
-    """No bar for what is read from a folder in a moment; a download shows its own."""
+def quiet(local: bool) -> Iterator[None]:
+    """No bar for what is read or written in a moment; a download shows its own."""
     from transformers.utils import logging
 
     shown = local and logging.is_progress_bar_enabled()

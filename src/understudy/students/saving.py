@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def _write(
         named = None if labels is None else list(labels)
         _write_json(folder / BESIDE, {"labels": named, "extra": dict(extra or {})})
     elif hasattr(model, "save_pretrained"):
-        model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+        with _no_bars(model):
+            model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
         config = read_config(folder)
         if labels is not None:
             config["id2label"] = {str(index): name for index, name in enumerate(labels)}
@@ -148,6 +150,15 @@ def _write(
     for part in processor if isinstance(processor, list | tuple) else [processor]:
         if part is not None:
             part.save_pretrained(folder)
+
+
+def _no_bars(model: nn.Module) -> AbstractContextManager[None]:
+    """Where `transformers` writes, its progress bars are left out."""
+    if type(model).__module__.partition(".")[0] != "transformers":
+        return nullcontext()
+    from understudy.students.huggingface import quiet
+
+    return quiet(local=True)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
