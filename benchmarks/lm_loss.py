@@ -197,7 +197,11 @@ def fresh(name: str, size: Size, repeats: int, clock: str) -> dict[str, Any] | N
         [sys.executable, __file__, "--one", order], capture_output=True, text=True, check=False
     )
     if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
+        found = json.loads(done.stdout.splitlines()[-1])
+        took = ", ".join(f"{s:.3f}" for s in found["seconds"])
+        said = f"{name} of {size.tokens}: {found['bytes'] / 2**20:.0f} MiB; seconds {took or '-'}"
+        print(said, file=sys.stderr, flush=True)
+        return found
     if name not in PEERS:
         raise RuntimeError(done.stderr)
     why = (done.stderr.strip().splitlines() or ["ended"])[-1]
