@@ -7,6 +7,7 @@ from understudy.errors import DataError, UnknownName
 from understudy.tasks.school import (
     ABILITIES,
     LENGTH,
+    TEACHER,
     ByLength,
     complete,
     corpus,
@@ -21,7 +22,7 @@ from understudy.tasks.school import (
     teacher,
     tokenizer,
 )
-from understudy.tasks.school.study import Study, new_model, train
+from understudy.tasks.school.study import STAGES, Study, new_model, train
 
 EOS, PAD = 1, 0
 
@@ -153,3 +154,29 @@ def test_completions_do_not_depend_on_their_neighbours():
     assert complete(model, prompts, temperature=1.0, seed=1) == complete(
         model, prompts, temperature=1.0, seed=1
     )
+
+
+def test_the_shipped_folder_is_small_and_loads_with_transformers():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert sum(f.stat().st_size for f in TEACHER.iterdir()) < 8 * 2**20
+    assert not [f for f in TEACHER.iterdir() if f.suffix in (".bin", ".pt", ".pkl")]
+    words, model = (
+        AutoTokenizer.from_pretrained(TEACHER),
+        AutoModelForCausalLM.from_pretrained(TEACHER),
+    )
+    prompt = "solve: What is 7+6*9?\n"
+    asked = words(prompt, return_tensors="pt")
+    asked.pop("token_type_ids", None)
+    told = model.float().generate(**asked, max_new_tokens=60, do_sample=False)
+    said = words.decode(told[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert said == complete(teacher(), [prompt])[0]
+    assert "#" in said
+
+
+def test_the_story_of_the_teacher_names_its_settings():
+    story = made_by()
+    assert list(story["stages"]) == list(STAGES)
+    assert {k: Study(**v) for k, v in story["stages"].items()} == dict(STAGES)
+    assert story["parameters"] == sum(p.numel() for p in teacher().parameters())
+    assert set(story["measured"]) >= {*ABILITIES, "solve, new templates", "solve, new compositions"}
