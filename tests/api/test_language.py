@@ -185,3 +185,15 @@ def test_built_in_settings_are_found():
         assert made.kind == "language"
         assert made.name == name
         assert made.origin["task"] == name
+
+
+def test_the_report_shows_what_they_write(run):
+    found = json.loads((run.folder / "written.json").read_text())["texts"]
+    assert len(found) == 4
+    for text in found:
+        assert set(text["said"]) == {"teacher", "alone", "kd"}
+        assert text["prompt"]
+    page = (run.folder / "report.html").read_text()
+    assert "What they write" in page
+    # text of models and data is escaped
+    assert "<script" not in page

@@ -23,6 +23,7 @@ from understudy.evaluation import (
     parameters,
 )
 from understudy.files import write_json, write_tensors, write_text
+from understudy.league.writing import WRITTEN, written
 from understudy.recipes.controls import alone, kd
 from understudy.running import FINAL, Play, Result, Studio, measures, teaching
 from understudy.setting import Recipe, Setting, Trained, described
@@ -285,9 +286,10 @@ class League:
         """`predictions.safetensors` for the first seed; returns inputs on which models differ."""
         seed = self.seeds[0]
         task = self.studio.task(self.setting, seed)
-        if task.judge is not None:
-            return {}  # logits of all positions are too many to keep
         part = "test" if task.test is not None else "validate"
+        if task.judge is not None:
+            self._write_texts(task, part, seed)  # logits of all positions are too many to keep
+            return {}
         source = getattr(task, part)
         found: dict[str, Tensor] = {"index": _index(source)}
         labels = _labels(source)
@@ -318,6 +320,19 @@ class League:
         if not isinstance(batch.inputs, Tensor) or batch.index is None:
             return {}
         return {int(i): x for i, x in zip(batch.index, batch.inputs, strict=True)}
+
+    def _write_texts(self, task: Task, part: str, seed: int) -> None:
+        """`written.json`: how the teacher and each arm go on with a few texts."""
+        if self.folder is None:
+            return
+        models: dict[str, nn.Module] = {}
+        if (name := self.setting.teacher) is not None:
+            teachers = list(self.studio.teacher(self.setting, name, seed).modules().values())
+            models |= {name: teachers[0]} if len(teachers) == 1 else {}
+        models |= {arm: results[0].model for arm, results in self.results.items() if results}
+        found = written(task, part, models)
+        if found:
+            write_json(self.folder / WRITTEN, {"texts": found})
 
 
 def planned(

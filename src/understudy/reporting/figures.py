@@ -198,6 +198,8 @@ def cost_quality(summary: s.Summary) -> str | None:
         most, least = max(p[1] for p in points), min(p[1] for p in points)
         if most < 12 * least:
             ax.set_xlim(left=0, right=1.15 * most)
+            if most >= 1000:
+                _plain_numbers(ax)
         else:
             _logarithmic(ax, "x")
             ax.set_xlim(left=least / 2, right=most * 2)
@@ -240,6 +242,14 @@ def _logarithmic(ax: "Axes", which: str) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda v, _: _round(v)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plain_numbers(ax: "Axes") -> None:
+    """2M instead of 2 and a factor beside the axis."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _round(v)))
 
 
 def _round(v: float) -> str:

@@ -1,7 +1,7 @@
 """`report.html`: one self-contained file about a run, from what its folder holds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def report(run_folder: Path | str, examples: Mapping[int, Any] | None = None) ->
             _predictions(folder),
             inputs,
             s.read_json(folder / "config.json"),
+            (s.read_json(folder / "written.json") or {}).get("texts", []),
         ),
     )
     return path
@@ -56,8 +57,9 @@ def html(
     said: Mapping[str, Tensor],
     inputs: Mapping[int, Any],
     config: Any = None,
+    written: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The page itself. `said`: the tensors of predictions.safetensors."""
+    """The page itself. `said`: the tensors of predictions.safetensors; `written`: of written.json."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -97,6 +99,14 @@ def html(
         differ_count=_differ_count(said, student),
         confused=_confused(said, student, names) if "matrix" in parts and len(names) > 16 else [],
         student=s.title(arm) if arm else student or "student",
+        written=[
+            {
+                "prompt": w["prompt"],
+                "data": w["data"],
+                "said": [(_named(summary, arm), text) for arm, text in w["said"].items()],
+            }
+            for w in written
+        ],
         config=None if config is None else json.dumps(config, indent=2, ensure_ascii=False),
         versions=dict(summary.get("versions") or {}),
         command=str(summary.get("command") or ""),
@@ -161,6 +171,11 @@ def _figures(
 
 def _teacher(summary: s.Summary) -> str:
     return next((a["name"] for a in summary["arms"] if a.get("role") == "teacher"), "teacher")
+
+
+def _named(summary: s.Summary, name: str) -> str:
+    arm = s.arm_named(summary, name)
+    return s.title(arm) if arm else name
 
 
 def _differ_count(said: Mapping[str, Tensor], student: str | None) -> tuple[int, int]:
