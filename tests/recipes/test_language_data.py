@@ -52,7 +52,18 @@ def test_resumes_exactly(form: str, tmp_path: Path) -> None:
     assert differing(weights(tmp_path / "cut", name), weights(tmp_path / "whole", name)) == []
 
 
-@pytest.mark.parametrize("name", ["miniplm", "ddk", "pretrain_kd"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "miniplm",
+        "ddk",
+        "pretrain_kd",
+        "capacity_gap",
+        "compatibility_reward",
+        "teacher_hacking",
+        "knowledge_capacity",
+    ],
+)
 def test_refuses_other_kinds(name: str) -> None:
     with pytest.raises(MethodRefused):
         recipes()[name](digits())

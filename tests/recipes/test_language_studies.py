@@ -1,6 +1,7 @@
 """What the studies of language models compute, and that they find it on a small world."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,23 @@ def test_polynomial_convergence_is_recognised() -> None:
     assert (a, fit, off) == pytest.approx((0.7, 1.0, 0.0), abs=1e-9)
     bent = [3 * s**-0.7 + 0.5 for s in t]
     assert polynomial(t, bent)[2] > 0.1
+
+
+def test_a_fixed_set_leaves_the_student_farther_from_the_truth() -> None:
+    """Four prompts, again and again: what the teacher writes anew brings nearer to the oracle."""
+    setting = replace(progressions(steps=120, noise=0.15), student="llama:width=32,depth=1,heads=2")
+    recipe = recipes()["teacher_hacking"](
+        setting.but(epochs=6), teacher="llama:width=32,depth=1,heads=2", prompts=4, length=0.6,
+        teacher_share=3.0, student_share=2.0, points=5, validation=24, teacher_data=96,
+    )  # fmt: skip
+    found = Studio(None).play(recipe, 0).extras
+    figure = found["figure"]
+    assert figure["golden_offline"] > figure["golden_online"]
+    assert figure["proxy_offline"] > figure["proxy_online"]
+    assert figure["hacking_online"] == 0.0
+    assert found["proxy_seen_offline"][-1] < found["proxy_seen_offline"][0]
+    lists = [v for k, v in found.items() if k != "figure"]
+    assert len({len(v) for v in lists}) == 1
 
 
 # --- knowledge capacity ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from understudy.data.biographies import BioD
 from understudy.errors import UserError
 from understudy.recipes.language_models._studies import parameters, saying
+from understudy.recipes.language_models._worlds import speaking
 from understudy.setting import Recipe, Setting, Stage
 from understudy.signals import CausalLM
 from understudy.signals.generation import speaking as still
@@ -85,6 +86,7 @@ def knowledge_capacity(
     )
     if setting is None:
         setting = _setting(data, 0, sizes[0], 1, batch_size, lr)
+    setting = speaking(setting, "knowledge_capacity", teacher=False)
     return Recipe(
         name="knowledge_capacity",
         setting=setting,
