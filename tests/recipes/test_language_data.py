@@ -13,7 +13,8 @@ from small_worlds import differing, weights
 from understudy.errors import MethodRefused, UserError
 from understudy.recipes import recipes
 from understudy.recipes.language_models.ddk import domains_of
-from understudy.recipes.language_models.miniplm import chosen, miniplm, scoring
+from understudy.recipes.language_models.miniplm import _scoring as scoring
+from understudy.recipes.language_models.miniplm import chosen, miniplm
 from understudy.running import Studio
 from understudy.settings import digits
 from understudy.training.interrupt import Interrupt, Interrupted

@@ -58,7 +58,7 @@ def miniplm(
             raise UserError(f"miniplm: {name} is a share in (0, 1], not {value}")
     if not 0 <= mix <= 1:
         raise UserError(f"miniplm: mix is a share in [0, 1], not {mix}")
-    scores = scoring(setting, reference, data=reference_data, share=reference_share)
+    scores = _scoring(setting, reference, data=reference_data, share=reference_share)
     stage = Stage(
         objective=setting.supervised(),
         teacher=None,
@@ -67,7 +67,7 @@ def miniplm(
     return Recipe(name="miniplm", setting=setting, stages=(stage,))
 
 
-def scoring(setting: Setting, reference: ModelSpec, *, data: float, share: float) -> Recipe:
+def _scoring(setting: Setting, reference: ModelSpec, *, data: float, share: float) -> Recipe:
     """The recipe whose study gives `rows` [M] and their `scores` [M]: the same for every student."""
     own = by_perplexity(replace(setting, student=reference, warm_start=None, method="miniplm"))
 
