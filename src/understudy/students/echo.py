@@ -64,7 +64,7 @@ def _classes() -> tuple[Any, Any]:
             q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
             if past_key_values is not None:
                 k, v = past_key_values.update(k, v, self.layer_idx)
-            dropout = self.attention_dropout if self.training else 0.0
+            dropout = float(self.attention_dropout or 0.0) if self.training else 0.0
             out, weights = eager_attention_forward(
                 self, q, k, v, attention_mask, scaling=self.scaling, dropout=dropout
             )

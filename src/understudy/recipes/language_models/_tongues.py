@@ -7,6 +7,7 @@ from typing import Any
 from understudy.data import Texts
 from understudy.data.alignment import Aligner, Pieces, byte_pieces, pieces_of, translated
 from understudy.errors import MethodRefused
+from understudy.recipes.language_models._worlds import vocabulary_of
 from understudy.setting import Setting, Trained
 from understudy.signals import CausalLM
 from understudy.tasks.language import language_task
@@ -31,17 +32,15 @@ def in_bytes(setting: Setting, *, model: str, budget: Budget) -> Setting:
 
 def aligning(setting: Setting, teacher: Pieces, *, end: int | None = None) -> Aligner:
     """The setting's tokens read as a teacher's; `end` is what ends a text for the teacher."""
-    task = setting.task_for(0)
-    tokenizer = task.extras.get("tokenizer")
+    tokenizer, vocabulary = vocabulary_of(setting)
     if tokenizer is None:
         raise MethodRefused(
             f"{setting.name} has no tokenizer: its tokens cannot be read as text; give the task one "
             "(extras tokenizer)"
         )
-    stop = task.extras.get("stop", getattr(tokenizer, "eos_token_id", None))
-    stop = stop[0] if isinstance(stop, tuple | list) and stop else stop
+    stop = getattr(tokenizer, "eos_token_id", None)
     specials = {int(stop): end} if end is not None and isinstance(stop, int) else {}
-    student = pieces_of(tokenizer, vocabulary=task.classes)
+    student = pieces_of(tokenizer, vocabulary=vocabulary)
     return Aligner(student=student, teacher=teacher, specials=specials)
 
 

@@ -29,12 +29,22 @@ def speaking(setting: Setting | None, name: str, *, teacher: bool = True) -> Set
     return setting
 
 
+def vocabulary_of(setting: Setting) -> tuple[Any, int]:
+    """(tokenizer or None, token ids there are); without making the texts where that can be."""
+    if str(setting.origin.get("task", "")).startswith("school"):
+        from understudy.tasks.school.tokens import tokenizer
+
+        return tokenizer(), len(tokenizer())
+    task = setting.task_for(0)
+    return task.extras.get("tokenizer"), task.classes or 1
+
+
 def words(tokenizer: Any, text: str, count: int, vocabulary: int, seed: int) -> Tensor:
     """`count` token ids: those of a text, repeated as need be; drawn where there is no tokenizer."""
     ids: list[int] = []
     if tokenizer is not None:
         encode = getattr(tokenizer, "encode", None)
-        found = encode(text) if callable(encode) else tokenizer(text)["input_ids"]
+        found: Any = encode(text) if callable(encode) else tokenizer(text)["input_ids"]
         ids = [int(i) for i in getattr(found, "ids", found)]
     if not ids:
         g = torch.Generator().manual_seed(seed)

@@ -49,7 +49,7 @@ def echo_att(
     if followers < 0 or skip < 0 or calibration < 1 or not 0 < distil_share <= 1:
         raise UserError("echo_att: followers, skip >= 0, calibration >= 1, distil_share in (0, 1]")
     make = partial(
-        _shared, name=setting.teacher, followers=followers, skip=skip, threshold=threshold,
+        _shared, name=setting.teacher or "teacher", followers=followers, skip=skip, threshold=threshold,
         calibration=calibration,
     )  # fmt: skip
     objective = (

@@ -11,7 +11,7 @@ from understudy.data.correcting import CorrectingWriter
 from understudy.data.on_policy import OnPolicy
 from understudy.errors import DataError, MethodRefused
 from understudy.objectives import dac_kl, span_relation, written_by
-from understudy.recipes.language_models._worlds import speaking
+from understudy.recipes.language_models._worlds import speaking, vocabulary_of
 from understudy.setting import Recipe, Setting, Stage
 from understudy.signals.authors import DATA
 
@@ -70,12 +70,11 @@ def multi_granularity(
 
 
 def _kinds(setting: Setting) -> Tensor | None:
-    task = setting.task_for(0)
-    tokenizer = task.extras.get("tokenizer")
+    tokenizer, vocabulary = vocabulary_of(setting)
     if tokenizer is None:
         return None
     try:
-        return pieces_of(tokenizer, vocabulary=task.classes).kinds
+        return pieces_of(tokenizer, vocabulary=vocabulary).kinds
     except DataError:
         return None
 

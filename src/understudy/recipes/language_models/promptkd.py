@@ -6,7 +6,7 @@ from understudy.algorithms import Algorithm
 from understudy.algorithms.prompting import Prompting
 from understudy.data.on_policy import OnPolicy
 from understudy.objectives import lm_kd
-from understudy.recipes.language_models._worlds import speaking, words
+from understudy.recipes.language_models._worlds import speaking, vocabulary_of, words
 from understudy.setting import Recipe, Setting, Stage
 
 
@@ -60,6 +60,6 @@ def promptkd(
 def _prompting(
     *, setting: Setting, count: int, text: str, stay: float, kind: str, rate: float
 ) -> Algorithm:
-    task = setting.task_for(0)
-    tokens = words(task.extras.get("tokenizer"), text, count, task.classes or 1, seed=0)
+    tokenizer, vocabulary = vocabulary_of(setting)
+    tokens = words(tokenizer, text, count, vocabulary, seed=0)
     return Prompting(tokens, stay=stay, kind=kind, stay_kind=kind, rate=rate)

@@ -5,7 +5,7 @@ from understudy.data.privacy import PATTERN, Tagger
 from understudy.errors import MethodRefused, unknown
 from understudy.objectives import swing_kd
 from understudy.objectives.swing import Likelihood
-from understudy.recipes.language_models._worlds import speaking
+from understudy.recipes.language_models._worlds import speaking, vocabulary_of
 from understudy.setting import Recipe, Setting, Stage
 
 
@@ -54,11 +54,10 @@ def _detector(setting: Setting, detector: str, pattern: str) -> Likelihood | Non
         return None
     if detector != "pattern":
         raise unknown("detector of private tokens", detector, ("pattern", "confidence"))
-    task = setting.task_for(0)
-    tokenizer = task.extras.get("tokenizer")
+    tokenizer, vocabulary = vocabulary_of(setting)
     if tokenizer is None:
         raise MethodRefused(
             f"swing finds private text by a pattern, and {setting.name} has no tokenizer to read its "
             "tokens with; use detector=confidence"
         )
-    return Tagger(pieces_of(tokenizer, vocabulary=task.classes), pattern)
+    return Tagger(pieces_of(tokenizer, vocabulary=vocabulary), pattern)

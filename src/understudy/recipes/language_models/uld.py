@@ -8,7 +8,7 @@ from understudy.errors import unknown
 from understudy.objectives import gold, projected_kl
 from understudy.objectives import uld as sorted_l1
 from understudy.recipes.language_models._tongues import aligner_of, following, in_bytes
-from understudy.recipes.language_models._worlds import speaking
+from understudy.recipes.language_models._worlds import speaking, vocabulary_of
 from understudy.setting import Recipe, Setting, Stage
 from understudy.training.budget import Budget
 
@@ -68,6 +68,6 @@ def _shared(setting: Setting) -> Tensor:
     """The tokens that both know; all where they have one tokenizer."""
     aligner = aligner_of(setting)
     if aligner is None:
-        every = torch.arange(setting.task_for(0).classes or 1)
+        every = torch.arange(vocabulary_of(setting)[1])
         return torch.stack([every, every], 1)
     return shared_ids(aligner.student, aligner.teacher, aligner.specials)
