@@ -113,3 +113,19 @@ def test_a_step_by_hand_that_differs_is_noticed(
         method = step.Method(ours=method.ours, hand=heavier)
     with pytest.raises(AssertionError, match="end differently"):
         world.round(method, turned=False)
+
+
+def test_token_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = quick("token_store", tmp_path)
+    assert found["parameters"]["teacher"] > 10 * found["parameters"]["student"]
+    assert set(found["speed_over_fine_tuning"]) == {
+        "sampled", "top-k", "hidden", "labels again", "live",
+    }  # fmt: skip
+    assert set(found["time_over_live"]) == {"sampled", "top-k", "hidden"}
+    assert 0 < found["bytes_a_token"]["sampled"] < found["bytes_a_token"]["hidden"]
+    assert 1 <= found["drawn_ids_a_token"] <= 50
+    assert min(found["tokens_a_second"].values()) > 0
+    assert found["peak_bytes"] == {}  # not when quick
+    out = capsys.readouterr().out
+    for said in ("labels again (A/A)", "live teacher", "store, hidden", "different ids in 50"):
+        assert said in out

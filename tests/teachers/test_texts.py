@@ -144,7 +144,7 @@ def test_draws_depend_on_seed_and_id_alone(tmp_path):
 
 
 def test_twelve_drawn_ids_of_a_large_vocabulary_take_forty_bytes_a_token(tmp_path):
-    size, n = 128256, 45
+    size, n = 128256, 60
 
     class Twelve:
         """Eleven tokens and one of them often: twelve different ids in 50 draws, always."""
@@ -160,22 +160,18 @@ def test_twelve_drawn_ids_of_a_large_vocabulary_take_forty_bytes_a_token(tmp_pat
             z[..., 100000:100012] = 0.0
             return Signals(logits=z)
 
-    source = Texts([[1] * n for _ in range(2)])
+    source = Texts([[1] * n for _ in range(5)])
     store = write(
-        tmp_path / "s", Twelve(), source, mode="sampled", draws=2000, batch_size=1, shard_rows=6
+        tmp_path / "s", Twelve(), source, mode="sampled", draws=50, batch_size=1, shard_rows=6
     )
-    said = Stored(store).signals(source.batch(torch.arange(1))).logits
-    assert (said.counts[0] > 0).sum(-1).eq(12).all()
-    few = write(
-        tmp_path / "f", Twelve(), source, mode="sampled", draws=50, batch_size=1, shard_rows=6
-    )
-    heard = Stored(few).signals(whole(source)).logits.counts
-    unique = float((heard > 0).sum(-1).float().mean())
+    said = Stored(store).signals(whole(source)).logits
+    assert said.ids[said.counts > 0].unique().tolist() == list(range(100000, 100012))
+    unique = float((said.counts > 0).sum(-1).float().mean())
     assert 11.5 < unique <= 12
-    on_disk = sum(p.stat().st_size for p in (few.path / "shards").glob("*.safetensors"))
-    assert on_disk / few.manifest["tokens"] < 40
-    assert few.manifest["bytes_per_token"] < 36.5
-    assert store.manifest["bytes_per_token"] > few.manifest["bytes_per_token"]
+    assert store.manifest["bytes_per_token"] < 36.5
+    # as the file system has it, header and all
+    on_disk = sum(p.stat().st_size for p in (store.path / "shards").glob("*.safetensors"))
+    assert on_disk / store.manifest["tokens"] < 40
 
 
 def test_it_describes_itself(tmp_path):
