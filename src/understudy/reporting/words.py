@@ -238,9 +238,17 @@ def conditions(summary: s.Summary) -> list[str]:
         machine += "" if threads == {1} else "s"
     if machine:
         lines[0] += f"; {machine}"
+    if task.get("kind") == "language":
+        lines.append(_LANGUAGE)
     if protocol.get("note"):
         lines.append(str(protocol["note"]))
     return [f"{line.rstrip('.')}." for line in lines]
+
+
+_LANGUAGE = (
+    "accept: chance that the teacher takes a token that the student drafts (speculative sampling); "
+    "writes: greedy, one text at a time; trains: with the teacher's passes"
+)
 
 
 def headline(summary: s.Summary) -> str:
