@@ -129,12 +129,27 @@ STAGES: Mapping[str, Study] = {
         mix={"solve": 0.25, "write": 0.4, "explain": 0.25, "grade": 0.1},
         weights={"compare": 3.0, "divide": 1.8, "add": 1.3, "multiply": 1.2},
     ),
-    # it took one mistake for another, and rising for falling sequences
+    # it took one mistake for another, and the larger term of a falling sequence for the smaller
     "third": Study(
         count=34_000, seed=2, steps=750, tokens=3000, lr=0.012, adam_lr=2.5e-3,
         mix={"solve": 0.2, "write": 0.15, "explain": 0.55, "grade": 0.1},
         weights={
             "sequence": 3.0, "fraction": 1.8, "two_step": 1.5, "compare": 1.5, "percent": 1.3
+        },
+    ),
+    "fourth": Study(
+        count=56_000, seed=3, steps=1200, tokens=3000, lr=0.015, adam_lr=3e-3,
+        mix={"solve": 0.25, "write": 0.2, "explain": 0.45, "grade": 0.1},
+        weights={
+            "sequence": 4.0, "two_step": 3.0, "multiply": 1.5, "brackets": 1.5, "percent": 1.3,
+            "convert": 1.3, "compare": 1.5,
+        },
+    ),
+    "fifth": Study(
+        count=28_000, seed=4, steps=600, tokens=3000, lr=0.01, adam_lr=2e-3,
+        mix={"solve": 0.35, "write": 0.2, "explain": 0.35, "grade": 0.1},
+        weights={
+            "sequence": 8.0, "two_step": 4.0, "multiply": 1.5, "divide": 1.5, "compare": 1.5
         },
     ),
 }  # fmt: skip
