@@ -28,7 +28,10 @@ def small(
     }
     if setting.name.startswith("school"):  # made by rule: as few as are asked for
         setting = replace(setting, task=partial(setting.task, count=256, judged=24))
-    short = {"epochs": epochs, "steps": None, "batch_size": 32, "schedule": "constant", **budget}
+    size = 32
+    if setting.kind == "language":  # a text is many positions
+        samples, size = samples // 4, 8
+    short = {"epochs": epochs, "steps": None, "batch_size": size, "schedule": "constant", **budget}
     return replace(
         setting,
         task=partial(small_task, task=setting.task, samples=samples),
@@ -42,6 +45,7 @@ def small_task(split: int, *, task: Any, samples: int) -> Task:
     whole: Task = task if isinstance(task, Task) else task(split)
     if whole.kind == "language":  # what models write is judged in the tests of their worlds
         whole = replace(whole, metric="perplexity", judge=LanguageJudge())
+        whole = replace(whole, validate=few(whole.validate, 12), test=few(whole.test, 12))
     return replace(
         whole,
         train=few(whole.train, samples, labelled=samples // 4),
