@@ -430,7 +430,7 @@ def _school(split: int, **options: Any) -> Any:
 def school(*, size: str = "small") -> Setting:
     """Arithmetic word problems, solved in writing: a Llama of 0.87M parameters, shipped, teaches.
 
-    The student, of 0.1M (`small`), 0.2M (`middle`) or 0.5M (`large`) parameters, reads 20,000
+    The student, of 80k (`small`), 184k (`middle`) or 492k (`large`) parameters, reads 20,000
     problems with their solutions once and is judged by the answers that it writes to new ones. Seed
     k draws other problems, to learn from and to be judged on.
     """
