@@ -259,6 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument(
         "setting", nargs="?", default="digits", help="a built-in setting or task (default: digits)"
     )
+    c.add_argument("--metric", metavar="NAME", help="headline metric, in place of the task's own")
     c.add_argument(
         "--methods", default=None, metavar="A,B", help="recipes, or file.py:function; 'all'"
     )
@@ -578,6 +579,10 @@ def _compare(given: Any) -> int:
     setting = for_league(
         given.setting, protocol=given.protocol, data_dir=given.data_dir, options=options
     )
+    if given.metric is not None:
+        from understudy.settings import with_metric
+
+        setting = with_metric(setting, given.metric)
     out = _out(given, f"league-{setting.name}")
     shard = _shard(given.shard)
     with _progress(given) as progress:
