@@ -427,10 +427,10 @@ def _school(split: int, **options: Any) -> Any:
     return task(split=split, **options)
 
 
-def school(*, size: str = "small") -> Setting:
+def school(*, size: str = "small", count: int = 20_000) -> Setting:
     """Arithmetic word problems, solved in writing: a Llama of 0.87M parameters, shipped, teaches.
 
-    The student, of 80k (`small`), 184k (`middle`) or 492k (`large`) parameters, reads 20,000
+    The student, of 80k (`small`), 184k (`middle`) or 492k (`large`) parameters, reads `count`
     problems with their solutions once and is judged by the answers that it writes to new ones. Seed
     k draws other problems, to learn from and to be judged on.
     """
@@ -444,13 +444,13 @@ def school(*, size: str = "small") -> Setting:
         name=name,
         kind="language",
         call=CausalLM(),
-        task=_school,
+        task=partial(_school, count=count),
         teachers={"teacher": teacher},
         student=STUDENTS[size],
         budget=Budget(
             epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0
         ),
-        origin={"task": name},
+        origin={"task": name, **({} if count == 20_000 else {"count": count})},
     )
 
 

@@ -1,6 +1,6 @@
 """Batches in order, from a cursor on: what training reads and a resume continues."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -34,8 +34,8 @@ class Loader(Protocol):
 
 def loader_state(loader: Any) -> dict[str, Any]:
     """What a loader would lose in a restart beyond its cursor; most have nothing."""
-    state = getattr(loader, "state_dict", None)
-    return state() if callable(state) else {}
+    state: Callable[[], dict[str, Any]] | None = getattr(loader, "state_dict", None)
+    return {} if state is None else state()
 
 
 class Indexed:

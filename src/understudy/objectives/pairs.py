@@ -1,6 +1,7 @@
 """What feature objectives share: pairs of taps, and features brought to one form."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ class Paired:
     places: tuple[tuple[str, str], ...]
 
     def pair_up(
-        self, student: Places, teacher: Places | None, *, logits: bool = False, **needs: bool
+        self, student: Places, teacher: Places | None, *, logits: bool = False, **needs: Any
     ) -> None:
         """Declare the taps; without `teacher` the names of the student's are used for both."""
         here = (student,) if isinstance(student, str) else tuple(student)
