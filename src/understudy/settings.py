@@ -427,6 +427,10 @@ def _school(split: int, **options: Any) -> Any:
     return task(split=split, **options)
 
 
+SHORT = 4800
+"""Problems of `school-short`, which a league of many methods on two cores can read."""
+
+
 def school(*, size: str = "small", count: int = 20_000) -> Setting:
     """Arithmetic word problems, solved in writing: a Llama of 0.87M parameters, shipped, teaches.
 
@@ -440,6 +444,7 @@ def school(*, size: str = "small", count: int = 20_000) -> Setting:
     if size not in STUDENTS:
         raise unknown("size of the student of school", size, STUDENTS)
     name = "school" if size == "small" else f"school-{size}"
+    name += "-short" if count == SHORT else ""
     return Setting(
         name=name,
         kind="language",
@@ -450,7 +455,7 @@ def school(*, size: str = "small", count: int = 20_000) -> Setting:
         budget=Budget(
             epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0
         ),
-        origin={"task": name, **({} if count == 20_000 else {"count": count})},
+        origin={"task": name},
     )
 
 
@@ -465,6 +470,7 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
     "digits-full": digits_full,
     "cifar100-small": cifar100_small,
     "school": school,
+    "school-short": partial(school, count=SHORT),
     "school-middle": partial(school, size="middle"),
     "school-large": partial(school, size="large"),
     "stdlib-lm": stdlib_lm,
