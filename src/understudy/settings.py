@@ -452,9 +452,7 @@ def school(*, size: str = "small", count: int = 20_000) -> Setting:
         task=partial(_school, count=count),
         teachers={"teacher": teacher},
         student=STUDENTS[size],
-        budget=Budget(
-            epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0
-        ),
+        budget=Budget(epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0),
         origin={"task": name},
     )
 

@@ -114,9 +114,7 @@ ROWS = [
         name="span_relation",
         variant="whole",
         make=us.span_relation,
-        reference=lambda _, s, t, b: ref.span_relation(
-            s, t, IDS[b.index][:, 1:].tolist(), [1] * K
-        ),
+        reference=lambda _, s, t, b: ref.span_relation(s, t, IDS[b.index][:, 1:].tolist(), [1] * K),
         example=spans,
         at_equal="zero",
     ),

@@ -81,4 +81,3 @@ class Prompting(Algorithm):
         terms = self.friendly(prompted, spoken, batch) + self.staying(prompted, usual, batch)
         step(terms, "prompt")
         step(self.pair.terms(batch))
-

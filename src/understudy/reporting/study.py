@@ -12,7 +12,6 @@ from torch import Tensor
 
 from understudy.files import files, write_json
 
-
 MOST = 16
 """Points that are joined to a curve; more are drawn as a cloud."""
 CLOUD: dict[str, Any] = {"ls": "", "marker": ".", "ms": 2}

@@ -33,9 +33,7 @@ def compiled(model: nn.Module, paths: Iterable[str] = (), **options: Any) -> Ite
             del part.forward  # an attribute of the instance; the class's own is below it
 
 
-def _parts(
-    module: nn.Module, name: str, tapped: set[int]
-) -> Iterator[tuple[str, nn.Module]]:
+def _parts(module: nn.Module, name: str, tapped: set[int]) -> Iterator[tuple[str, nn.Module]]:
     """The largest modules with parameters and no tapped module strictly inside.
 
     A single layer is left as it is: there is nothing to fuse in it.

@@ -70,9 +70,7 @@ class CausalLM:
             return said
         body, head, scale, cap = parts
         hidden = body(**inputs, use_cache=False).last_hidden_state
-        return Factored(
-            hidden=hidden, weight=head.weight, bias=head.bias, scale=scale, softcap=cap
-        )
+        return Factored(hidden=hidden, weight=head.weight, bias=head.bias, scale=scale, softcap=cap)
 
 
 @dataclass(frozen=True, kw_only=True)
