@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from understudy.reporting import to_markdown
+from understudy.evaluation.quality import METRICS
+from understudy.reporting import to_markdown, words
 
 
 def league(folder: Path, target: Path) -> None:
@@ -49,10 +50,12 @@ def league(folder: Path, target: Path) -> None:
 def verdicts(summary: dict[str, Any]) -> list[str]:
     """Which methods beat the controls beyond the interval, and which do not."""
     judged = {c["arm"] for c in summary["comparisons"]}
+    metric = summary["task"]["metric"]
+    what = "points" if metric in words.PERCENT else words.name(metric)
     lines = [
         f"{summary['protocol']['seeds']} seeds, p values corrected over {len(judged)} methods (Holm): "
         "with few seeds and many methods only very steady differences are called; the differences "
-        "themselves (points) stand in brackets.",
+        f"themselves ({what}) stand in brackets.",
         "",
     ]
     for control, title in (("kd", "plain KD"), ("alone", "the student alone")):
@@ -61,9 +64,9 @@ def verdicts(summary: dict[str, Any]) -> list[str]:
         for verdict in ("better", "inside the noise", "worse"):
             own = sorted(
                 (c for c in rows if c["verdict"].startswith(verdict)),
-                key=lambda c: -c["difference"],
+                key=lambda c: -c["difference"] if upwards(metric) else c["difference"],
             )
-            named = ", ".join(f"{c['arm']} ({100 * c['difference']:+.2f})" for c in own)
+            named = ", ".join(f"{c['arm']} ({amount(c['difference'], metric)})" for c in own)
             lines.append(f"- **{verdict}**: {named or 'none'}")
         lines.append("")
     refused = [(a["name"], a["error"]) for a in summary["arms"] if a.get("error")]
@@ -77,12 +80,26 @@ def on_validation(summary: dict[str, Any]) -> list[str]:
     """Means on the validation split, by which a default is chosen; the test split steers nothing."""
     metric = summary["task"]["metric"]
     found = sorted(
-        (-mean(r["validate"][metric] for r in a["runs"]), a["name"])
+        (mean(r["validate"][metric] for r in a["runs"]), a["name"])
         for a in summary["arms"]
         if a["role"] != "teacher" and a["runs"] and metric in a["runs"][0].get("validate", {})
     )
-    named = ", ".join(f"{name} {-100 * value:.2f}" for value, name in found)
-    return ["## On the validation splits", "", f"Mean {metric} in percent: {named}."]
+    found.sort(key=lambda f: (-f[0] if upwards(metric) else f[0], f[1]))
+    named = ", ".join(f"{name} {words.value(value, metric)}" for value, name in found)
+    unit = " in percent" if metric in words.PERCENT else ""
+    return ["## On the validation splits", "", f"Mean {words.name(metric)}{unit}: {named}."]
+
+
+def upwards(metric: str) -> bool:
+    """Whether more of it is better."""
+    return METRICS[metric].higher_is_better
+
+
+def amount(difference: float, metric: str) -> str:
+    """A difference of two values of a metric."""
+    if metric in words.PERCENT:
+        return f"{100 * difference:+.2f}"
+    return ("+" if difference > 0 else "") + words.significant(difference)
 
 
 def studies(folder: Path, target: Path) -> None:
@@ -134,18 +151,19 @@ def cards(source: Path, target: Path) -> None:
     for path in sorted(target.glob("[a-z]*.py")):
         arm = arms.get(path.stem)
         if arm is not None and arm["runs"]:
-            values = [100 * r["last"][metric] for r in arm["runs"]]
-            text = f"{metric} {mean(values):.2f} % on {name} ({len(values)} seeds)"
+            values = [r["last"][metric] for r in arm["runs"]]
+            unit = " %" if metric in words.PERCENT else ""
+            shown = words.value(mean(values), metric) + unit
+            text = f"{words.name(metric)} {shown} on {name} ({len(values)} seeds)"
             for c in summary["comparisons"]:
                 if c["arm"] == path.stem and c["difference"] is not None:
                     control = "plain KD" if c["against"] == "kd" else "the student alone"
-                    text += (
-                        f"; {100 * c['difference']:+.2f} points against {control}, {c['verdict']}"
-                    )
+                    more = amount(c["difference"], metric) + (" points" if unit else "")
+                    text += f"; {more} against {control}, {c['verdict']}"
             text += f". See docs/results/{name}.md."
         elif arm is not None and arm.get("error"):
             text = f"refused on {name}: {arm['error']}"
-        elif " % on " in path.read_text():
+        elif "See docs/results/" in path.read_text():
             continue  # another league has measured it
         else:
             text = "not measured against the controls yet."
