@@ -427,8 +427,9 @@ def _school(split: int, **options: Any) -> Any:
     return task(split=split, **options)
 
 
-SHORT = 4800
-"""Problems of `school-short`, which a league of many methods on two cores can read."""
+SHORT = 3200
+"""Problems of `school-short`, which a league of many methods on two cores can read; a fifth of the
+others are judged."""
 
 
 def school(*, size: str = "small", count: int = 20_000) -> Setting:
@@ -449,7 +450,7 @@ def school(*, size: str = "small", count: int = 20_000) -> Setting:
         name=name,
         kind="language",
         call=CausalLM(),
-        task=partial(_school, count=count),
+        task=partial(_school, count=count, judged=48 if count == SHORT else 240),
         teachers={"teacher": teacher},
         student=STUDENTS[size],
         budget=Budget(epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0),
