@@ -78,31 +78,6 @@ def skewed(direction, *, adaptive):
 
 
 ROWS = [
-    Case(
-        name="lm_ce",
-        make=us.lm_ce,
-        reference=lambda _, s, t, b: ref.ce(s, b.labels),
-        logits=True,
-    ),
-    Case(
-        name="lm_ce",
-        variant="smoothed",
-        make=lambda: us.lm_ce(label_smoothing=0.1),
-        reference=lambda _, s, t, b: ref.ce(s, b.labels, 0.1),
-        logits=True,
-    ),
-    *(
-        Case(
-            name="lm_kd",
-            variant=kind,
-            make=lambda kind=kind, own=own: us.lm_kd(kind, temperature=2, **own),
-            reference=lambda _, s, t, b, kind=kind, own=own: ref.divergence(kind, s, t, 2, **own),
-            example=texts,
-            at_equal="zero",
-            logits=True,
-        )
-        for kind, own in (("kl", {}), ("reverse_kl", {}), ("jsd", {"beta": 0.3}))
-    ),
     sampled("k1"),
     sampled("k2"),
     sampled("k3"),

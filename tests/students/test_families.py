@@ -78,7 +78,9 @@ def test_parameter_count_is_the_published_one(name):
 
 def test_every_family_is_covered():
     bases = {families()[parse(spec)[0]].make for spec in SMALL}
-    assert {f.make for f in families().values() if f.name != "resnet34"} == bases
+    # language models have a test of their own (test_llama.py)
+    others = {"resnet34", "llama"}
+    assert {f.make for f in families().values() if f.name not in others} == bases
     assert all(f.card and "\n" not in f.card for f in families().values())
 
 

@@ -256,7 +256,7 @@ class Metric:
     def __call__(self, outputs: Tensor, labels: Tensor, kind: str | None = None) -> float:
         """Value on outputs and labels of `kind` (default: the first it is defined for)."""
         kind = kind or self.kinds[0]
-        if kind not in KINDS:
+        if kind not in (*KINDS, *self.kinds):
             raise unknown("kind of label", kind, KINDS)
         if kind not in self.kinds:
             fit = ", ".join(m.name for m in METRICS.values() if kind in m.kinds)

@@ -166,7 +166,12 @@ def spec_of(setting: Setting, name: str) -> ModelSpec | None:
 
 def by_perplexity(setting: Setting) -> Setting:
     """The setting judged by perplexity alone: models that are means need not write anything."""
-    return replace(setting, task=partial(_unwritten, given=setting.task))
+    # a teacher that is trained stays the one that the setting itself would train
+    teachers = {
+        name: replace(spec, task=spec.task or setting.task) if isinstance(spec, Trained) else spec
+        for name, spec in setting.teachers.items()
+    }
+    return replace(setting, task=partial(_unwritten, given=setting.task), teachers=teachers)
 
 
 def _unwritten(split: int, *, given: Task | Callable[[int], Task]) -> Task:
