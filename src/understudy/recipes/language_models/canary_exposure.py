@@ -52,7 +52,7 @@ def canary_exposure(
         is trained for twice the student's budget. Swing as in its own recipe.
     Deviations: the paper inserts canaries in translation and classification data and measures with
         larger spaces. The tagger knows the canaries' form: the most that a detector can do.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "canary_exposure", teacher=False)
     if not 1 <= canaries <= len(NAMES) or copies < 1 or not 1 <= digits <= 5:

@@ -70,7 +70,7 @@ def compatibility_reward(
         are models of several sizes and lengths of training, trained here, with the setting's teacher;
         the base student has had a part of the budget on the data, as an untrained one finds all
         answers alike. Correlations are over few generators, five by default.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "compatibility_reward", teacher=False)
     if len(generators) + (own_teacher and bool(setting.teachers)) < 3:

@@ -54,7 +54,7 @@ def ddk(
         far off that one domain would get everything. Equation 3 prints KL(student, teacher) without
         fixing a direction; forward here, `divergence=reverse_kl` the other. Domains are drawn sample
         by sample, not an interval's data at once.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "ddk")
     stage = Stage(

@@ -45,7 +45,8 @@ def distillm(
         compares with the loss before; the authors' code with that at the last rise
         (`against="raised"`), and writes every own batch anew until the buffer is full, as here.
         Their forward skew is a cross-entropy, with the same gradient.
-    Result: not measured.
+    Result: perplexity 83.14 on school-short (3 seeds); +64.9 against the student alone, inside
+        the noise; +65.5 against plain KD, inside the noise. See docs/results/school-short.md.
     """
     setting = speaking(setting, "distillm")
     if loss not in _KINDS:

@@ -65,7 +65,7 @@ def distillm2(
         `adaptive=False`), which a bare except disables when it is on. `constant`: as in that code,
         the student's part of the reverse mixture has no gradient. Means are over tokens, not first
         over each text.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "distillm2")
     if balance not in _FORMS:

@@ -43,7 +43,7 @@ def echo_att(
         stages were not at hand. Hidden states are those after the last two layers. Groups are joined by
         similarity, not by a fixed k. The setting's student is not used: its size is the teacher's
         less the queries and keys of the followers.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "echo_att")
     if followers < 0 or skip < 0 or calibration < 1 or not 0 < distil_share <= 1:

@@ -44,7 +44,7 @@ def emulated_fine_tuning(
         tuned ones go on with completions; the large is the setting's teacher's size where it is
         trained here, else the one that `large` names. The paper verifies drafts in
         blocks with the same rule; ours is Leviathan et al.'s, exact in distribution.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "emulated_fine_tuning", teacher=False)
     if prompts < 1:

@@ -38,7 +38,8 @@ def gkd(
         its configuration, and a whole batch of a fused variant was scored with a CE mixed in; here
         `temperature` softens both sides and `sampling_temperature` the drawing. As there, the full
         KLs stand at beta 0 and 1, where the JSD itself is 0.
-    Result: not measured.
+    Result: perplexity 37.76 on school-short (3 seeds); +19.5 against the student alone, inside
+        the noise; +20.1 against plain KD, inside the noise. See docs/results/school-short.md.
     """
     setting = speaking(setting, "gkd")
     loader = OnPolicy(

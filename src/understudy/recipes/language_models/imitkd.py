@@ -45,7 +45,8 @@ def imitkd(
         full distribution, its better variant (ImitKD + Full).
     Deviations: `full` is the KL, which has the same gradient and is 0 at the teacher. Batches are
         replaced, not single texts, with the same probability.
-    Result: not measured.
+    Result: perplexity 31.83 on school-short (3 seeds); +13.6 against the student alone, inside
+        the noise; +14.2 against plain KD, inside the noise. See docs/results/school-short.md.
     """
     setting = speaking(setting, "imitkd")
     if not 0 < rate <= 1:

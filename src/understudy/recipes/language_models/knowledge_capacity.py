@@ -60,7 +60,7 @@ def knowledge_capacity(
         share the exposures. Quantised after training by rounding each row of each matrix to its
         largest weight (there: GPTQ). The o(1) of the theorem is left out; sums below 0 are 0. The
         setting is not used.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     if not sizes or not exposures:
         raise UserError("knowledge_capacity needs at least one size and one number of exposures")

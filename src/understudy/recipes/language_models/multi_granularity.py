@@ -53,7 +53,7 @@ def multi_granularity(
         runs of tokens of one kind (letters, digits) by the tokenizer's bytes, or whole texts
         without one. L_SFT is on the data's texts alone. Where no token differs from the teacher's
         choice nothing is corrected (the paper does not say).
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "multi_granularity")
     kinds = _kinds(setting)

@@ -55,7 +55,7 @@ def muscle(
         is when greedy decoding writes it; its similarity to the truth the share of tokens right.
     Deviations: the base models are the setting's student (`old`, `new` name others), trained here.
         T is not given in the paper: 1.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "muscle", teacher=False)
     if not 0 < old_share <= 1:

@@ -40,7 +40,7 @@ def promptkd(
         code, which was read; the equations' numbers were not checked. Without a tokenizer the prompt
         starts from tokens that are drawn. The data's own completions are learned from before, not
         beside, as in that code.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "promptkd")
     algorithm = partial(

@@ -29,7 +29,7 @@ def seqkd(
     Deviations: the beam's score is the plain total log-probability. The paper's interpolation
         (the candidate nearest to the reference, Eq. 6) is not here. Texts without a prompt are
         completed from their first `prompt_tokens` tokens.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "seqkd")
     texts = TeacherTexts(

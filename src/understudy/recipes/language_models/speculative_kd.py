@@ -37,7 +37,7 @@ def speculative_kd(
         0.2 and 0.5 (the authors' configuration); half of the budget on the labels first (`start`).
     Deviations: both models read every token; the authors check 5 drafted tokens in one teacher pass,
         which gives the same texts sooner on large models.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "speculative_kd")
     teacher = Sampling(temperature=teacher_temperature, top_p=teacher_top_p)

@@ -35,7 +35,7 @@ def swing(
     Deviations: known from its abstract and descriptions; the paper's own formulas of temperature and
         noise were not at hand. The student keeps the low temperature, or it could undo the
         flattening. The tagger is a regular expression, any other is given to the objective.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "swing")
     likelihood = _detector(setting, detector, pattern)

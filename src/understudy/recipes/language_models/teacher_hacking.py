@@ -70,7 +70,7 @@ def teacher_hacking(
         prompts and on those of the training data (`proxy_seen`), which the student learns by heart;
         detection reads the latter, which falls as long as the objective does. KL is the mean over
         tokens, not over sequences of their means.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     setting = speaking(setting, "teacher_hacking")
     study = partial(

@@ -43,7 +43,7 @@ def uld(
         numbers are from memory; the loss was checked against trl's code. The default
         teacher reads single bytes and is trained within the recipe. A setting's own teacher has
         other tokens where its teacher_call is a Retokenizing; otherwise each token is a group.
-    Result: not measured.
+    Result: not measured against the controls yet.
     """
     if setting is None:
         setting = in_bytes(
