@@ -6,7 +6,8 @@
     python benchmarks/publish.py cards docs/results/digits.json src/understudy/recipes/encoders
 
 A league gives NAME.json (its summary.json) and NAME.md: the table, which methods beat plain KD beyond
-the interval and which do not, and what was refused. Studies are run folders of `understudy run`.
+the interval and which do not, and what was refused. Studies are run folders of `understudy run`,
+whose first figures stand on the cards too.
 Speed takes the JSON files that the benchmarks' `--out` has written. Cards writes a league's figures
 into the `Result:` lines of its methods' cards. Nothing is typed in by hand.
 """
@@ -112,13 +113,19 @@ def studies(folder: Path, target: Path) -> None:
             continue
         name, figures = summary["method"], summary["figures"]
         config = json.loads((path.parent / "config.json").read_text())
-        lines += ["", f"## {name}", "", f"`{config['command']}`", ""]
+        command = re.sub(r" --(resume|quiet)\b", "", config["command"])
+        lines += ["", f"## {name}", "", f"`{command}`", ""]
         lines += ["| figure | mean ± sd | seeds |", "| --- | ---: | ---: |"]
+        said = []
         for key in (k for k in figures[0] if k != "seed"):
             values = [f[key] for f in figures if isinstance(f.get(key), int | float)]
             if values:
                 spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
                 lines.append(f"| {key} | {mean(values):.4g}{spread} | {len(values)} |")
+                said.append(f"{key} {mean(values):.3g}{spread}")
+        for path_ in Path("src/understudy/recipes").glob(f"*/{name}.py"):
+            some = ", ".join(said[:5])
+            put_result(path_, f"{some} ({len(figures)} seeds). See docs/results/studies.md.")
         if (path.parent / "study.png").exists():
             pictures.mkdir(parents=True, exist_ok=True)
             shutil.copy(path.parent / "study.png", pictures / f"{name}.png")
@@ -167,13 +174,18 @@ def cards(source: Path, target: Path) -> None:
             continue  # another league has measured it
         else:
             text = "not measured against the controls yet."
-        filled = textwrap.fill(
-            "Result: " + text, 98, initial_indent="    ", subsequent_indent="        "
-        )
-        code = path.read_text()
-        old = re.search(r"    Result: [^\n]*(\n        [^\n]*)*", code)
-        if old is not None:
-            path.write_text(code.replace(old.group(), filled, 1))
+        put_result(path, text)
+
+
+def put_result(path: Path, text: str) -> None:
+    """The `Result:` line of a recipe's card."""
+    filled = textwrap.fill(
+        "Result: " + text, 98, initial_indent="    ", subsequent_indent="        "
+    )
+    code = path.read_text()
+    old = re.search(r"    Result: [^\n]*(\n        [^\n]*)*", code)
+    if old is not None:
+        path.write_text(code.replace(old.group(), filled, 1))
 
 
 def table(content: Any) -> list[str]:
