@@ -7,9 +7,9 @@ small CIFAR ResNet and a larger one; the plain PyTorch is in encoders_by_hand.py
 everything on that a run has: taps, the finite check, the probe for dead terms, terms logged, events
 on disk, a watch for Ctrl-C and for checkpoints that are due. They take turns step by step; the
 hand-written one runs twice, and its ratio to itself (A/A) shows the noise. A round is as many steps
-as lie between two probes, so that each has its share of them; it begins anew from the same weights,
-and all have to end with the same. The median over rounds is to be at most 1.03, for steps of at
-least 30 ms.
+as lie between two probes, so that each has its share of them; it begins anew from the same weights.
+After four steps both have to have the same. The median over rounds is to be at most 1.03, for
+steps of at least 30 ms.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from understudy.training.fit import Fit
 from understudy.training.interrupt import Interrupt
 from understudy.training.step import PROBE_EVERY
 
-TARGET, LEAST_MS, TOLERANCE = 1.03, 30.0, 3e-3
+TARGET, LEAST_MS, TOLERANCE = 1.03, 30.0, 1e-4
 CLASSES, LR, MOMENTUM, DECAY = 100, 1e-3, 0.9, 5e-4
 OURS, HAND, AGAIN = "ours", "by hand", "by hand again"
 LEVELS = ("stage.0", "stage.1", "stage.2", "penultimate")
@@ -81,7 +81,15 @@ METHODS = {
 class World:
     """A pair of networks, data and an order of batches, for one method after the other."""
 
-    def __init__(self, *, student: int, teacher: int, steps: int, batch_size: int, folder: Path):
+    def __init__(
+        self,
+        *,
+        student: int,
+        teacher: int,
+        steps: int,
+        batch_size: int,
+        folder: Path,
+    ) -> None:
         torch.manual_seed(0)
         self.widths, self.steps, self.batch_size = (student, teacher), steps, batch_size
         self.folder = folder
@@ -207,20 +215,23 @@ def weights(modules: list[nn.Module]) -> list[Tensor]:
 
 
 def difference(start: list[Tensor], ours: list[Tensor], hand: list[Tensor]) -> float:
-    """The largest difference between weights at the end; refused where it is no rounding.
+    """How far the ends lie apart, of how far training moved them: the worst tensor.
 
     Rounding moves some activation across the kink of a ReLU, which changes the gradient of a few
-    weights by more than rounding; so a tensor's difference is held against how far it was moved.
+    weights by more than rounding: after few steps it has to be tiny, after many it is only shown.
     """
     worst = 0.0
-    for i, (a, b, c) in enumerate(zip(start, ours, hand, strict=True)):
+    for a, b, c in zip(start, ours, hand, strict=True):
         moved, off = float((c - a).norm()), float((b - c).norm())
-        assert off <= TOLERANCE * max(moved, 1e-3), (
-            f"ours and by hand end differently at weight {i} ({list(a.shape)}): they differ by "
-            f"{off:.1e}, having moved by {moved:.1e}"
-        )
-        worst = max(worst, float((b - c).abs().max()))
+        worst = max(worst, off / max(moved, 1e-3))
     return worst
+
+
+def check(name: str, method: Method, folder: Path) -> None:
+    """Both do the same, while rounding has not added up."""
+    world = World(student=4, teacher=4, steps=4, batch_size=8, folder=folder)
+    _, _, off = world.round(method, turned=False)
+    assert off <= TOLERANCE, f"{name}: ours and by hand end differently, by {off:.1e} of the way"
 
 
 def measured(world: World, method: Method, rounds: int) -> dict[str, Any]:
@@ -242,7 +253,7 @@ def measured(world: World, method: Method, rounds: int) -> dict[str, Any]:
         "processor": {
             "ratio": ratios(processor, OURS, HAND), "noise": ratios(processor, AGAIN, HAND)
         },
-        "largest_weight_difference": worst,
+        "weight_difference": worst,
     }  # fmt: skip
 
 
@@ -275,11 +286,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             batch_size=args.batch_size, folder=Path(folder),
         )  # fmt: skip
         for name in args.methods.split(","):
+            check(name, METHODS[name], Path(folder))
             found[name] = measured(world, METHODS[name], args.rounds)
     rows = [
         [label, f"{own['step_ms'][HAND]:.1f}"]
         + [f"{own[row][k]:.4f}" for k in ("median", "low", "high")]
-        + [f"{own['processor'][row]['median']:.4f}", f"{own['largest_weight_difference']:.0e}"]
+        + [f"{own['processor'][row]['median']:.4f}", f"{own['weight_difference']:.0e}"]
         for name, own in found.items()
         for label, row in ((f"{name}: ours / by hand", "ratio"), (f"{name}: A/A", "noise"))
     ]
