@@ -40,7 +40,9 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise UserError(f"the role of a message is one of {', '.join(ROLES)}, not {self.role!r}")
+            raise UserError(
+                f"the role of a message is one of {', '.join(ROLES)}, not {self.role!r}"
+            )
         if not isinstance(self.content, str):
             raise UserError(f"the content of a message is text, not {type(self.content).__name__}")
 
