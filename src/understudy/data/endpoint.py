@@ -1,10 +1,5 @@
 """A server that writes: any OpenAI-compatible endpoint of completions (vLLM and others)."""
 
-import json
-import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.errors import DataError, UserError
+from understudy.errors import DataError
 from understudy.signals.authors import TEACHER
 from understudy.signals.generation import Sampling
-
-_AGAIN = {408, 409, 429, 500, 502, 503, 504}
+from understudy.teachers.server import Server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +39,16 @@ class EndpointWriter:
     wait: float = 0.5
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def _server(self) -> Server:
+        return Server(
+            base_url=self.base_url,
+            key_env=self.key_env,
+            timeout=self.timeout,
+            tries=self.tries,
+            wait=self.wait,
+        )
+
     def write(self, prompts: Sequence[Tensor], sampling: Sampling, seed: int) -> list[Tensor]:
         """As `Writer`."""
         found: list[Tensor] = []
@@ -66,7 +70,7 @@ class EndpointWriter:
                 **({"top_k": sampling.top_k} if sampling.top_k else {}),
                 **self.extra,
             }
-            choices = self._answered(request).get("choices")
+            choices = self._server.post("completions", request).get("choices")
             if not isinstance(choices, list) or len(choices) != len(part):
                 count = len(choices) if isinstance(choices, list) else 0
                 raise DataError(
@@ -98,33 +102,3 @@ class EndpointWriter:
         if not ids:
             raise DataError(f"{self.base_url} gave an empty completion, which teaches nothing")
         return torch.tensor(ids, dtype=torch.long)
-
-    def _answered(self, request: dict[str, Any]) -> dict[str, Any]:
-        url = self.base_url.rstrip("/") + "/completions"
-        body = json.dumps(request).encode()
-        reason = ""
-        for attempt in range(self.tries):
-            if attempt:
-                time.sleep(self.wait * 2 ** (attempt - 1))
-            try:
-                sent = urllib.request.Request(url, body, self._headers(), method="POST")
-                with urllib.request.urlopen(sent, timeout=self.timeout) as reply:
-                    return json.loads(reply.read())
-            except urllib.error.HTTPError as e:
-                reason = f"HTTP {e.code}: {e.read(300).decode(errors='replace')}"
-                if e.code not in _AGAIN:
-                    break
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as e:
-                reason = str(getattr(e, "reason", e))
-            except json.JSONDecodeError:
-                reason = "the answer is no JSON"
-        raise DataError(f"{url} did not answer: {reason}")
-
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json"}
-        if self.key_env is not None:
-            key = os.environ.get(self.key_env)
-            if not key:
-                raise UserError(f"the environment variable {self.key_env} holds no key")
-            headers["Authorization"] = f"Bearer {key}"
-        return headers
