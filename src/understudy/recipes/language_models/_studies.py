@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.data import Source, Subset, Texts
-from understudy.data.rewriting import stop_tokens
+from understudy.data.stopping import stop_tokens
 from understudy.errors import MethodRefused
 from understudy.objectives import Needs
 from understudy.setting import ModelSpec, Setting, Trained

@@ -1,7 +1,7 @@
 """Where texts end."""
 
 from understudy.data import Texts
-from understudy.data.rewriting import stop_tokens
+from understudy.data.stopping import stop_tokens
 
 
 def test_the_stop_token_is_found_where_all_texts_end_in_it() -> None:
