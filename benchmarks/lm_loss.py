@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 gone.add(name)
             else:
                 runs[name].append(found)
-    rows = {name: _row(many) for name, many in runs.items() if many}
+    rows = compared({name: _row(many) for name, many in runs.items() if many})
     sizes: dict[str, dict[int, int]] = {}
     if not args.no_sizes and args.tokens is None and not args.quick:
         for name in ("ours jsd", "ours ce + 0.9 kl"):
@@ -284,32 +284,31 @@ def _row(many: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _shown(size: Size, rows: dict[str, Any], sizes: dict[str, dict[int, int]]) -> str:
+def compared(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Each row with its ratios to the products and to the faster one of Liger's."""
     ligers = [rows[n] for n in ("liger", "liger-compiled") if n in rows]
-    best = min(ligers, key=lambda row: row["seconds"]) if ligers else None
-    base = rows.get("products")
+    bases = {
+        "products": rows.get("products"),
+        "liger": min(ligers, key=lambda row: row["seconds"]) if ligers else None,
+    }
+    for row in rows.values():
+        for name, base in bases.items():
+            if base is not None:
+                row[f"time / {name}"] = row["seconds"] / base["seconds"]
+                row[f"memory / {name}"] = row["bytes"] / base["bytes"]
+    return rows
 
-    def over(a: float, b: Any, key: str) -> str:
-        return f"{a / b[key]:.2f}" if b else "-"
 
-    body = [
-        [
-            name, f"{r['seconds']:.3f}", f"{r['least']:.3f}", over(r["seconds"], base, "seconds"),
-            over(r["seconds"], best, "seconds"), f"{r['bytes'] / 2**20:.0f}",
-            over(r["bytes"], best, "bytes"), f"{r['value']:.4f}",
-        ]
-        for name, r in rows.items()
-    ]  # fmt: skip
-    head = [
-        "variant",
-        "s (median)",
-        "s (least)",
-        "/ products",
-        "/ Liger",
-        "MiB",
-        "/ Liger",
-        "value",
-    ]
+def _shown(size: Size, rows: dict[str, Any], sizes: dict[str, dict[int, int]]) -> str:
+    ratios = ("time / products", "time / liger", "memory / liger")
+
+    def line(name: str, r: dict[str, float]) -> list[str]:
+        over = [f"{r[k]:.2f}" if k in r else "-" for k in ratios]
+        figures = [f"{r['seconds']:.3f}", f"{r['least']:.3f}", f"{r['bytes'] / 2**20:.0f}"]
+        return [name, *figures, *over, f"{r['value']:.4f}"]
+
+    body = [line(name, r) for name, r in rows.items()]
+    head = ["variant", "s (median)", "s (least)", "MiB", *ratios, "value"]
     lines = [str(size), table(head, body)]
     for name, by in sizes.items():
         told = ", ".join(f"{n} tokens {b / 2**20:.0f} MiB" for n, b in by.items())

@@ -17,6 +17,7 @@ import json
 import re
 import shutil
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -194,18 +195,34 @@ def table(content: Any) -> list[str]:
     plain = {k: v for k, v in content.items() if not isinstance(v, list | dict)}
     lines += [f"- {k}: {_shown(v)}" for k, v in plain.items()]
     for key, value in content.items():
-        rows = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
-        rows = [
-            {k: v for k, v in r.items() if not isinstance(v, list | dict)}
-            for r in rows
-            if isinstance(r, dict)
-        ]
-        if rows and any(rows):
+        rows = [r for r in _rows(value) if r]
+        if rows:
             columns = list(dict.fromkeys(k for r in rows for k in r))
             lines += ["", f"**{key}**", "", "| " + " | ".join(columns) + " |"]
             lines.append("|" + " --- |" * len(columns))
             lines += ["| " + " | ".join(_shown(r.get(c, "")) for c in columns) + " |" for r in rows]
     return lines
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    """Records of one table: of a list, of a mapping of records by name, or of one record."""
+    if isinstance(value, list):
+        return [_flat(r) for r in value if isinstance(r, dict)]
+    if not isinstance(value, dict):
+        return []
+    if value and all(isinstance(v, dict) for v in value.values()):
+        return [{"": name, **_flat(record)} for name, record in value.items()]
+    return [_flat(value)]
+
+
+def _flat(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{before}{name} ")
+        elif not isinstance(value, list):
+            found[before + name] = value
+    return found
 
 
 def _shown(value: Any) -> str:
