@@ -22,6 +22,7 @@ from understudy.tasks.school.corpus import LENGTH, ByLength, corpus, texts
 from understudy.tasks.school.measure import Score, asked, complete, passes, report, score
 from understudy.tasks.school.program import evaluate, rationale
 from understudy.tasks.school.rows import SKILLS, SPLITS, Parsed, Row, parse, rows, stream
+from understudy.tasks.school.talking import SchoolChat, school_chat
 from understudy.tasks.school.text import (
     ABILITIES,
     MIX,
@@ -47,6 +48,7 @@ __all__ = [
     "Example",
     "Parsed",
     "Row",
+    "SchoolChat",
     "Score",
     "answer_of",
     "asked",
@@ -72,6 +74,7 @@ __all__ = [
     "rows",
     "same_problem",
     "school",
+    "school_chat",
     "score",
     "solves",
     "stream",

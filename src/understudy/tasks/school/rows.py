@@ -140,6 +140,14 @@ def parse(question: str) -> Parsed | None:
     return None
 
 
+def plan_of(problem: Parsed) -> str:
+    """The plan of a question that was read back, as `Row.plan` of the row that it was made from."""
+    shape = next(s for s in SHAPES if (s.skill, s.name) == (problem.skill, problem.shape))
+    slots = dict(problem.slots)
+    sentence = (*shape.templates, *shape.held)[problem.template]
+    return _plan(shape, {**(shape.back(dict(slots)) or {}), **slots}, sentence)
+
+
 def bucket(skill: str, slots: Mapping[str, int | str], shown: Sequence[str]) -> int:
     """To which twentieth of a skill's numbers a problem belongs, whatever their order."""
     values = sorted(str(slots[k]) for k in shown if k not in "ABn")
