@@ -16,7 +16,9 @@ _ROOMS = (
     "store", "students", "tasks", "teachers", "training",
 )  # fmt: skip
 _HOMES = {
-    **dict.fromkeys(("Attached", "Run", "attach", "compare", "distill", "evaluate", "load"), "api"),
+    **dict.fromkeys(
+        ("Attached", "Run", "attach", "compare", "distill", "evaluate", "label", "load"), "api"
+    ),
     **dict.fromkeys(("Budget",), "training.budget"),
     **dict.fromkeys(("Recipe", "Setting", "Stage", "Trained"), "setting"),
     **dict.fromkeys(("setting",), "settings"),
@@ -47,7 +49,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from understudy.api import Attached, Run, attach, compare, distill, evaluate, load
+    from understudy.api import Attached, Run, attach, compare, distill, evaluate, label, load
     from understudy.errors import UserError
     from understudy.language_pairs import lora
     from understudy.objectives import *  # noqa: F403

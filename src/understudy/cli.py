@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 _FREE = {"out", "resume", "overwrite", "quiet", "debug", "device", "threads", "seeds", "track",
-         "budget", "controls", "strategy", "set"}  # fmt: skip
+         "budget", "controls", "strategy", "set", "ledger", "concurrency"}  # fmt: skip
 """What a continued run may be given otherwise than it was started with."""
 
 
@@ -401,12 +401,116 @@ def _parser() -> argparse.ArgumentParser:
     e.add_argument("--max-drop", type=float, metavar="X", help="fail where quality falls by more")
     e.set_defaults(run=_export)
 
+    _add_label(commands, common)
     p = commands.add_parser(
         "report", allow_abbrev=False, parents=[common], help="write a run's report.html again"
     )
     p.add_argument("folder", metavar="RUN", help="a run folder")
     p.set_defaults(run=_report)
     return parser
+
+
+def _add_label(commands: Any, common: argparse.ArgumentParser) -> None:
+    b = commands.add_parser(
+        "label",
+        allow_abbrev=False,
+        parents=[common],
+        help="from texts without labels and a list of labels to a student",
+        description="A teacher that one can talk to labels texts; a student learns from it. Any "
+        "further --name value is a setting of the student's budget: --epochs 30 --lr 0.01",
+    )
+    b.add_argument("--labels", required=True, metavar="JSON", help="names with definitions")
+    b.add_argument("--data", required=True, metavar="FILE", help="texts: CSV, Parquet, JSONL, text")
+    b.add_argument("--text", metavar="COLUMN", help="text column")
+    b.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible; or zero-shot, built in")
+    b.add_argument("--model", metavar="NAME", help="the endpoint's model")
+    b.add_argument("--key-env", metavar="VAR", help="environment variable that holds the key")
+    b.add_argument("--budget", type=float, metavar="MONEY", help="spend at most this")
+    b.add_argument("--prices", metavar="IN,OUT", help="of a million tokens read and written")
+    b.add_argument("--ledger", metavar="FILE", help="kept answers (default: beside the run folder)")
+    b.add_argument("--concurrency", type=int, default=16, metavar="N", help="requests at a time")
+    b.add_argument("--plan", action="store_true", help="show prompts, estimate the cost; then stop")
+    b.add_argument(
+        "--soft",
+        nargs="?",
+        const="auto",
+        choices=("auto", "logprobs", "votes"),
+        help="learn probabilities: of the answer's tokens, else of repeated answers",
+    )
+    b.add_argument("--votes", type=int, metavar="N", help="answers a text (with --soft: 5)")
+    b.add_argument("--least", type=float, default=0.0, metavar="P", help="drop less confident rows")
+    b.add_argument(
+        "--gold", metavar="N", help="draw a sheet of N texts for people to label, or their CSV"
+    )
+    b.add_argument("--first", type=int, default=100, metavar="N", help="texts of the first round")
+    b.add_argument("--every", action="store_true", help="label every text, whatever it gains")
+    b.add_argument(
+        "--student", metavar="MODEL", help="a family, or a Hugging Face encoder's folder"
+    )
+    b.add_argument("--max-length", type=int, default=128, metavar="N", help="tokens of a text")
+    b.add_argument("--seed", type=int, default=0, metavar="N", help="of the division and training")
+    b.add_argument("--out", metavar="DIR", help="run folder (default: runs/label-NAME, numbered)")
+    b.add_argument("--resume", action="store_true", help="continue the run folder, or start it")
+    b.add_argument("--overwrite", action="store_true", help="replace the run folder")
+    b.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if any)")
+    b.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    b.set_defaults(run=_label)
+
+
+def _label(given: Any) -> int:
+    from understudy import api
+
+    _threads(given)
+    out = _out(given, f"label-{Path(given.data).stem}")
+    common: dict[str, Any] = {
+        "endpoint": given.endpoint, "model": given.model, "key_env": given.key_env,
+        "budget": given.budget, "prices": _prices(given.prices), "ledger": given.ledger,
+        "text": given.text, "soft": given.soft or False, "votes": given.votes, "out": out,
+        "seed": given.seed,
+    }  # fmt: skip
+    if given.plan:
+        from understudy.reporting.labels import plan_text
+
+        _print_text(plan_text(api.label_plan(given.data, given.labels, **common)))
+        return 0
+    if given.student is not None:
+        common["student"] = given.student
+    gold = given.gold
+    with _progress(given) as progress:
+        run = api.label(
+            given.data,
+            given.labels,
+            **common,
+            concurrency=given.concurrency,
+            gold=int(gold) if gold is not None and gold.isdigit() else gold,
+            first=given.first,
+            every=given.every,
+            least=given.least,
+            max_length=given.max_length,
+            resume=given.resume,
+            overwrite=given.overwrite,
+            device=given.device,
+            callbacks=[progress],
+            progress=progress.count,
+            command=given.line,
+            **given.extra,
+        )
+    _print_text(run.table())
+    _print(f"run folder: {out}   report: {out / 'report.html'}")
+    return 0
+
+
+def _prices(text: str | None) -> tuple[float, float] | None:
+    """`0.15,0.60` as numbers."""
+    if text is None:
+        return None
+    try:
+        read, written = (float(p) for p in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--prices takes what a million tokens cost, read and written: 0.15,0.60, not {text!r}"
+        ) from None
+    return read, written
 
 
 def _options(extra: list[str], given: Any) -> dict[str, Any]:
@@ -418,7 +522,7 @@ def _options(extra: list[str], given: Any) -> dict[str, Any]:
             raise UserError(f"--set takes field=value, not {pair!r}")
         found[name.strip()] = value
     items = list(extra)
-    if items and given.command not in ("distill", "compare", "run"):
+    if items and given.command not in ("distill", "compare", "run", "label"):
         raise UserError(f"unknown argument {items[0]!r}; see understudy {given.command} --help")
     while items:
         item = items.pop(0)

@@ -3,6 +3,7 @@
 from understudy.api.artefacts import export_run, write_signals
 from understudy.api.attaching import Attached, attach
 from understudy.api.distilling import distill
+from understudy.api.labelling import LabelRun, label, label_plan
 from understudy.api.leagues import compare
 from understudy.api.playing import plan, play
 from understudy.api.run import Run, evaluate, load
@@ -11,6 +12,7 @@ from understudy.setting import Setting
 
 __all__ = [
     "Attached",
+    "LabelRun",
     "Run",
     "Setting",
     "attach",
@@ -18,6 +20,8 @@ __all__ = [
     "distill",
     "evaluate",
     "export_run",
+    "label",
+    "label_plan",
     "load",
     "method_of",
     "plan",
