@@ -24,6 +24,10 @@ class CheckpointError(UserError):
     """A checkpoint, store or run folder that is torn, corrupt, of another run, or not writable."""
 
 
+class LedgerError(UserError):
+    """A ledger of answers that is none, is corrupt, is held by others, or cannot be written."""
+
+
 class MethodRefused(UserError):
     """A method that cannot serve this setting; says why and what would."""
 

@@ -6,6 +6,7 @@ from understudy.store.fingerprints import (
     identify,
     teacher_fingerprint,
 )
+from understudy.store.ledger import Answer, Asked, Failure, Frame, Ledger
 from understudy.store.signals import SignalStore
 from understudy.store.tokens import (
     TokenStore,
@@ -17,6 +18,11 @@ from understudy.store.tokens import (
 from understudy.store.writer import SignalWriter
 
 __all__ = [
+    "Answer",
+    "Asked",
+    "Failure",
+    "Frame",
+    "Ledger",
     "SignalStore",
     "SignalWriter",
     "TokenStore",
