@@ -143,6 +143,11 @@ def write_text(path: Path, text: str) -> None:
     _whole(Path(path), lambda temporary: files.write(temporary, text.encode()))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole, old or new, at every moment."""
+    _whole(Path(path), lambda temporary: files.write(temporary, content))
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes a safetensors file so that it is there whole, old or new, at every moment."""
     _whole(Path(path), lambda temporary: files.write_tensors(temporary, tensors))

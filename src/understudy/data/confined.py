@@ -12,6 +12,7 @@ where the files or the kernel's other doors cannot be shut, nothing is executed.
 """
 
 import ast
+import contextlib
 import json
 import os
 import sys
@@ -54,7 +55,15 @@ _MODULES = (
     "string", "time", "typing",
 )  # fmt: skip
 """What a program may import; read before the door shuts."""
-_FORBIDDEN = ("ctypes", "_ctypes", "socket", "_socket", "subprocess", "multiprocessing", "_posixsubprocess")
+_FORBIDDEN = (
+    "ctypes",
+    "_ctypes",
+    "socket",
+    "_socket",
+    "subprocess",
+    "multiprocessing",
+    "_posixsubprocess",
+)
 
 
 def main() -> None:
@@ -107,7 +116,7 @@ def _prints(node: ast.expr) -> bool:
     )
 
 
-def _plain(value):  # noqa: ANN001, ANN202
+def _plain(value):
     """A value as JSON tells it."""
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -151,7 +160,7 @@ def shut(order: dict) -> list[str]:
     return held
 
 
-def _unshare(libc) -> bool:  # noqa: ANN001
+def _unshare(libc) -> bool:
     """Own namespaces; goes on in a child, the first process of its world, which dies with this."""
     import ctypes
     import signal
@@ -185,7 +194,7 @@ def _unshare(libc) -> bool:  # noqa: ANN001
     return True
 
 
-def _new_root(libc, size: int) -> bool:  # noqa: ANN001
+def _new_root(libc, size: int) -> bool:
     """An empty file system in memory in place of everything."""
     here = os.getcwd().encode()
     libc.mount(None, b"/", None, (1 << 18) | (1 << 14), None)  # private, all of it
@@ -198,7 +207,7 @@ def _new_root(libc, size: int) -> bool:  # noqa: ANN001
     return True
 
 
-def _drop(libc) -> None:  # noqa: ANN001
+def _drop(libc) -> None:
     """Gives up every capability, so that a root of its own opens nothing."""
     import ctypes
 
@@ -222,13 +231,12 @@ def _limits(order: dict) -> None:
     ):
         kind = getattr(resource, name, None)
         if kind is not None:
-            try:
+            # a lower limit may hold already
+            with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(kind, (soft, hard))
-            except (ValueError, OSError):
-                pass  # a lower limit holds already, or the system has none of this kind
 
 
-def _landlock(libc) -> bool:  # noqa: ANN001
+def _landlock(libc) -> bool:
     """The kernel denies all files but those under this folder. Also TCP, where it knows how to."""
     import ctypes
 
@@ -257,7 +265,7 @@ def _landlock(libc) -> bool:  # noqa: ANN001
     return done
 
 
-def _seccomp(libc) -> bool:  # noqa: ANN001
+def _seccomp(libc) -> bool:
     """A filter over system calls: those of `_CALLS` are refused, another architecture's kill."""
     import ctypes
     import errno

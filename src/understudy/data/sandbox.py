@@ -119,8 +119,7 @@ def run(
 
 
 def _start(folder: str, write: int) -> subprocess.Popen[bytes]:
-    # descriptor 3 is what the script writes to: `pass_fds` keeps a number, so it is moved there by
-    # a shell-free second interpreter argument: the child duplicates it before anything else
+    # `pass_fds` keeps a descriptor's number; the script tells its value through number 3
     code = (
         f"import os,sys;os.dup2({write},3);"
         f"{write} != 3 and os.close({write});"
