@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from understudy.signals.generation import Sampling, generate
+from understudy.signals.generation import Sampling, generate, speaking
 from understudy.signals.language import context_of
+from understudy.signals.taps import plain
 from understudy.teachers.chat.talk import ChatSampling, Conversation
 
 Finish = Literal["stop", "length"]
@@ -24,23 +25,38 @@ Told = tuple[int, float, tuple[tuple[int, float], ...]]
 class Ask:
     """A prompt as token ids, how its answer is drawn, and what the draw's randomness comes from.
 
-    The answer is a function of these three alone (see `write`).
+    The answer is a function of these alone (see `write`).
+
+    stops:  token ids that end this text, beside those of the model
+    listed: how many of the likeliest tokens are listed, where that is more than `sampling` may ask
     """
 
     prompt: Sequence[int]
     sampling: ChatSampling
     key: str
+    stops: tuple[int, ...] = ()
+    listed: int | None = None
+
+    @property
+    def wide(self) -> int | None:
+        """How many of the likeliest tokens are listed at each place; None for no list."""
+        return self.sampling.logprobs if self.listed is None else self.listed
 
 
 @dataclass
 class Written:
-    """What was written: `tokens` without the one that ended it, `count` of all that were drawn."""
+    """What was written: `tokens` without what ended it, `drawn` with it."""
 
     tokens: list[int]
     finish: Finish
-    count: int
+    drawn: list[int]
     text: str = ""
     told: list[Told] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Tokens that were drawn."""
+        return len(self.drawn)
 
     @property
     def score(self) -> float:
@@ -62,6 +78,7 @@ class Names:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self.special = frozenset(tokenizer.all_special_ids)
         self.one = lru_cache(maxsize=65536)(self._one)
 
     def text(self, ids: Sequence[int]) -> str:
@@ -131,7 +148,8 @@ class _Rows:
         heard: Callable[[int, int], None] | None,
         places: Sequence[int],
     ) -> None:
-        self.asks, self.names, self.stops = asks, names, frozenset(stops)
+        self.asks, self.names = asks, names
+        self.stops = [frozenset((*stops, *a.stops)) for a in asks]
         self.heard, self.places = heard, places
         limit = context_of(model)
         room = [limit - len(a.prompt) + 1 if limit else a.sampling.max_tokens for a in asks]
@@ -161,7 +179,8 @@ class _Rows:
         return torch.tensor(kept, device=logits.device)
 
     def _ended(self, row: int) -> bool:
-        if len(self.tokens[row]) >= self.limits[row]:
+        ids = self.tokens[row]
+        if len(ids) >= self.limits[row] or (ids and ids[-1] in self.stops[row]):
             return True
         return self._stop_at(row)
 
@@ -211,18 +230,14 @@ class _Rows:
 
     def _list(self, logits: Tensor, places: list[int], drawn: list[int], ended: list[bool]) -> None:
         """Log-probabilities of the model itself, before temperature and top-p."""
-        want = [
-            i
-            for i, r in enumerate(places)
-            if self.asks[r].sampling.logprobs is not None and not ended[i]
-        ]
+        want = [i for i, r in enumerate(places) if self.asks[r].wide is not None and not ended[i]]
         if not want:
             return
         log_p = logits[want].log_softmax(-1)
-        width = max(self.asks[places[i]].sampling.logprobs or 0 for i in want)
+        width = max(self.asks[places[i]].wide or 0 for i in want)
         tops = log_p.topk(min(width, log_p.shape[-1]), -1) if width else None
         for k, i in enumerate(want):
-            count = self.asks[places[i]].sampling.logprobs or 0
+            count = self.asks[places[i]].wide or 0
             listed = ()
             if tops is not None and count:
                 values, ids = tops.values[k, :count].tolist(), tops.indices[k, :count].tolist()
@@ -231,16 +246,47 @@ class _Rows:
 
     def written(self, row: int) -> Written:
         """A row as it ended."""
-        ids, told = self.tokens[row], self.told[row]
-        count = len(ids)
+        drawn, told = self.tokens[row], self.told[row]
+        ids = drawn
         if self._stop_at(row):
             text = self.names.text(ids)[: self.stopped[row]]
             keep = _covering(self.names, ids, len(text))
-            return Written(ids[:keep], "stop", count, text, told[:keep])
-        finish: Finish = "stop" if ids and ids[-1] in self.stops else "length"
+            return Written(ids[:keep], "stop", drawn, text, told[:keep])
+        finish: Finish = "stop" if ids and ids[-1] in self.stops[row] else "length"
         if finish == "stop":
             ids, told = ids[:-1], told[:-1]
-        return Written(ids, finish, count, self.names.text(ids), told)
+        return Written(ids, finish, drawn, self.names.text(ids), told)
+
+
+def listed(
+    model: nn.Module, texts: Sequence[Sequence[int]], k: int, *, batch_size: int = 16
+) -> list[list[Told | None]]:
+    """For each token of each text its log-probability and the k likeliest; None for the first."""
+    inner = plain(model)
+    found: list[list[Told | None]] = []
+    with speaking(inner):
+        for start in range(0, len(texts), batch_size):
+            part = [list(t) for t in texts[start : start + batch_size]]
+            found += _listed(inner, part, k)
+    return found
+
+
+def _listed(model: nn.Module, texts: list[list[int]], k: int) -> list[list[Told | None]]:
+    device, width = next(model.parameters()).device, max(len(t) for t in texts)
+    ids = torch.tensor([t + [0] * (width - len(t)) for t in texts], device=device)
+    mask = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in texts], device=device)
+    log_p = model(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
+    found = []
+    for row, text in enumerate(texts):
+        said = log_p[row, : len(text) - 1]
+        own = said.gather(-1, ids[row, 1 : len(text), None])[:, 0].tolist()
+        top = said.topk(min(k, said.shape[-1]), -1)
+        tops = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        rows: list[Told | None] = [None]
+        for token, value, (names, values) in zip(text[1:], own, tops, strict=True):
+            rows.append((token, value, tuple(zip(names, values, strict=True))))
+        found.append(rows)
+    return found
 
 
 def _covering(names: Names, ids: list[int], length: int) -> int:
