@@ -407,7 +407,66 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("folder", metavar="RUN", help="a run folder")
     p.set_defaults(run=_report)
+    _serve_parser(commands, common)
     return parser
+
+
+def _serve_parser(commands: Any, common: Any) -> None:
+    v = commands.add_parser(
+        "serve",
+        allow_abbrev=False,
+        parents=[common],
+        help="answer as an OpenAI-compatible server",
+        description="Answer /v1/chat/completions, /v1/completions and /v1/models for a student, any "
+        "local causal language model, or a built-in teacher, until Ctrl-C.",
+    )
+    v.add_argument(
+        "target",
+        metavar="MODEL",
+        help="a run folder, a folder of a causal language model, or school, zero-shot, entailment",
+    )
+    v.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1")
+    v.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
+    v.add_argument(
+        "--key-env", metavar="NAME", help="environment variable of the key that callers must bear"
+    )
+    v.add_argument(
+        "--open", action="store_true", help="no key, though other machines can call (--host)"
+    )
+    v.add_argument("--name", metavar="NAME", help="the model's name (default: the folder's)")
+    v.add_argument("--batch-size", type=int, default=64, metavar="N", help="answers at a time")
+    v.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: a GPU if any)")
+    v.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    v.set_defaults(run=_serve)
+
+
+def _serve(given: Any) -> int:
+    from understudy.serving import serve, teacher_of
+
+    _threads(given)
+    if not 0 <= given.port <= 65535:
+        raise UserError(f"--port lies in 0 ... 65535, not {given.port}")
+    name, teacher = teacher_of(given.target, device=given.device, batch_size=given.batch_size)
+    name = given.name or name
+
+    def ready(url: str) -> None:
+        print(f"{name} answers at {url}", flush=True)
+
+    try:
+        serve(
+            teacher,
+            name=name,
+            host=given.host,
+            port=given.port,
+            key_env=given.key_env,
+            open_to_all=given.open,
+            most=given.batch_size,
+            ready=ready,
+        )
+    except KeyboardInterrupt:
+        pass
+    print("stopped", flush=True)
+    return 0
 
 
 def _add_label(commands: Any, common: argparse.ArgumentParser) -> None:
