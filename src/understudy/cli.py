@@ -1,6 +1,7 @@
 """The command line: `understudy distill | compare | run | methods | signals | export | report`."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -452,7 +453,7 @@ def _serve(given: Any) -> int:
     def ready(url: str) -> None:
         print(f"{name} answers at {url}", flush=True)
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         serve(
             teacher,
             name=name,
@@ -463,8 +464,6 @@ def _serve(given: Any) -> int:
             most=given.batch_size,
             ready=ready,
         )
-    except KeyboardInterrupt:
-        pass
     print("stopped", flush=True)
     return 0
 
