@@ -432,12 +432,18 @@ SHORT = 3200
 others are judged."""
 
 
-def school(*, size: str = "small", count: int = 20_000) -> Setting:
+BASIC = ("add", "subtract", "multiply", "compare")
+"""Skills of `school-basic`: those that a small student gets right within a short budget."""
+
+
+def school(
+    *, size: str = "small", count: int = 20_000, skills: tuple[str, ...] | None = None
+) -> Setting:
     """Arithmetic word problems, solved in writing: a Llama of 0.87M parameters, shipped, teaches.
 
     The student, of 80k (`small`), 184k (`middle`) or 492k (`large`) parameters, reads `count`
     problems with their solutions once and is judged by the answers that it writes to new ones. Seed
-    k draws other problems, to learn from and to be judged on.
+    k draws other problems, to learn from and to be judged on. `skills`: only these.
     """
     from understudy.signals import CausalLM
     from understudy.tasks.school import STUDENTS, teacher
@@ -446,11 +452,12 @@ def school(*, size: str = "small", count: int = 20_000) -> Setting:
         raise unknown("size of the student of school", size, STUDENTS)
     name = "school" if size == "small" else f"school-{size}"
     name += "-short" if count == SHORT else ""
+    name += "-basic" if skills == BASIC else ""
     return Setting(
         name=name,
         kind="language",
         call=CausalLM(),
-        task=partial(_school, count=count, judged=48 if count == SHORT else 240),
+        task=partial(_school, count=count, skills=skills, judged=48 if count == SHORT else 240),
         teachers={"teacher": teacher},
         student=STUDENTS[size],
         budget=Budget(epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0),
@@ -470,6 +477,7 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
     "cifar100-small": cifar100_small,
     "school": school,
     "school-short": partial(school, count=SHORT),
+    "school-basic": partial(school, skills=BASIC),
     "school-middle": partial(school, size="middle"),
     "school-large": partial(school, size="large"),
     "stdlib-lm": stdlib_lm,

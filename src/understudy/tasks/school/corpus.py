@@ -59,10 +59,11 @@ def corpus(
     split: Split = "train",
     mix: Mapping[Ability, float] = MIX,
     weights: Mapping[str, float] | None = None,
+    skills: Sequence[str] | None = None,
     prompt_weight: float = 0.0,
 ) -> Texts:
-    """`count` examples of a split as `Texts`."""
-    made = examples(count, seed, split=split, mix=mix, weights=weights)
+    """`count` examples of a split as `Texts`; `skills`: only these."""
+    made = examples(count, seed, split=split, mix=mix, weights=weights, skills=skills)
     return texts(made, prompt_weight=prompt_weight, seed=seed, name=f"school {split}")
 
 

@@ -119,6 +119,12 @@ def rows(
     ]
 
 
+def skills_with(split: Split, skills: Sequence[str] | None = None) -> list[str]:
+    """The skills, of those given, that have problems in a split."""
+    chosen = [s for s in SKILLS if skills is None or s in skills]
+    return [s for s in chosen if any(_cases(s, level, split) for level in LEVELS)]
+
+
 def parse(question: str) -> Parsed | None:
     """Reads a question back; None where it is no problem of this world or cannot be solved."""
     question = question.strip()

@@ -13,6 +13,7 @@ from understudy.tasks.language import language_task
 from understudy.tasks.school.corpus import LENGTH, corpus, texts
 from understudy.tasks.school.measure import asked, score
 from understudy.tasks.school.reading import rewards, skills_of
+from understudy.tasks.school.rows import skills_with
 from understudy.tasks.school.text import ABILITIES, MIX, Ability
 from understudy.tasks.school.tokens import SIZE, tokenizer
 from understudy.tasks.task import Task
@@ -37,15 +38,16 @@ def school(
     split: int = 0,
     count: int = 20_000,
     abilities: Sequence[Ability] = ("solve",),
+    skills: Sequence[str] | None = None,
     judged: int = 240,
     prompt_weight: float = 0.0,
 ) -> Task:
     """Arithmetic word problems made by rule, 12 skills of three levels each; solved in writing.
 
-    The student reads `count` examples of `abilities` (solve, write, explain, grade); their
-    completions are scored, or their prompts too, with `prompt_weight`. Numbers are
-    divided between training, validation and test by skill, so that no problem recurs; `split`
-    draws other problems of all three.
+    The student reads `count` examples of `abilities` (solve, write, explain, grade), of `skills`
+    (None: all twelve); their completions are scored, or their prompts too, with `prompt_weight`.
+    Numbers are divided between training, validation and test by skill, so that no problem recurs;
+    `split` draws other problems of all three.
 
     It is judged by what it writes, greedily: `exact_match`, the share of right answers (or of
     valid problems, explanations and grades) among `judged` examples of each ability; by skill and
@@ -61,16 +63,20 @@ def school(
 
     def part(name: str) -> Texts:
         place, seed = _PARTS[name][0], _PARTS[name][1] + split
-        made = [e for a in abilities for e in asked(a, judged, seed, split=place)]  # type: ignore[arg-type]
+        made = [e for a in abilities for e in asked(a, judged, seed, split=place, skills=skills)]  # type: ignore[arg-type]
         return texts(made, seed=seed, name=f"school {name}")
 
     def answers(model: nn.Module, task: Task, part: str) -> dict[str, float]:
         place, seed = _PARTS[part]
-        return said(model, abilities, judged, seed + split, place, more=part == "test")
+        return said(
+            model, abilities, judged, seed + split, place, more=part == "test", skills=skills
+        )
 
     return language_task(
         "school",
-        train=corpus(count, _PARTS["train"][1] + split, mix=mix, prompt_weight=prompt_weight),
+        train=corpus(
+            count, _PARTS["train"][1] + split, mix=mix, prompt_weight=prompt_weight, skills=skills
+        ),
         validate=part("validate"),
         test=part("test"),
         vocabulary=SIZE,
@@ -85,6 +91,7 @@ def school(
             "options": {
                 "split": split, "count": count, "abilities": tuple(abilities), "judged": judged,
                 "prompt_weight": prompt_weight,
+                "skills": None if skills is None else tuple(skills),
             },
         },
     )  # fmt: skip
@@ -98,9 +105,10 @@ def said(
     split: Any = "test",
     *,
     more: bool = True,
+    skills: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Measures of what a model writes; with `more` by skill and out of distribution too."""
-    scores = {a: score(model, a, count, seed, split=split) for a in abilities}
+    scores = {a: score(model, a, count, seed, split=split, skills=skills) for a in abilities}
     found = {"exact_match": sum(s.share for s in scores.values()) / len(scores)}
     for ability, one in scores.items():
         if len(scores) > 1:
@@ -109,7 +117,9 @@ def said(
             found |= {f"{ability}_{skill}": share for skill, share in one.skills.items()}
     if more and "solve" in scores:
         for place in ("template", "composition"):
-            found[f"exact_match_{place}s"] = score(model, "solve", count, seed, split=place).share  # type: ignore[arg-type]
+            if known := skills_with(place, skills):
+                other = score(model, "solve", count, seed, split=place, skills=known)
+                found[f"exact_match_{place}s"] = other.share
     return found
 
 
