@@ -1,5 +1,7 @@
 """Teachers one can only talk to: an OpenAI-compatible endpoint, or a local model behind the same words."""
 
+from understudy.teachers.chat.client import ChatEndpoint
+from understudy.teachers.chat.spending import Spending
 from understudy.teachers.chat.talk import (
     BudgetSpent,
     ChatError,
@@ -16,6 +18,7 @@ from understudy.teachers.chat.talk import (
 
 __all__ = [
     "BudgetSpent",
+    "ChatEndpoint",
     "ChatError",
     "ChatSampling",
     "ChatTeacher",
@@ -24,6 +27,7 @@ __all__ = [
     "Message",
     "Reply",
     "Schema",
+    "Spending",
     "in_order",
     "user",
 ]
