@@ -21,7 +21,6 @@ from understudy.data.labelling import (
     Prices,
     Row,
     cascade,
-    check_prices,
     distinct,
     divide,
     read_labels,
@@ -35,6 +34,7 @@ from understudy.errors import UserError, nearest
 from understudy.evaluation.raters import agree, wilson_interval
 from understudy.files import write_json, write_text
 from understudy.recipes.talking_teachers._students import WORDS, said, student_spec
+from understudy.recipes.talking_teachers._teachers import teacher_of
 from understudy.running import Studio
 from understudy.setting import override
 from understudy.students import save_student
@@ -104,7 +104,7 @@ def label(
     first: int = 100,
     every: bool = False,
     least: float = 0.0,
-    validate: float = 0.1,
+    validate: float = 0.15,
     test: float = 0.2,
     max_length: int = 128,
     seed: int = 0,
@@ -241,59 +241,6 @@ def label_plan(
         probe = next(iter(given.texts.values()))
         asking = replace(asking, way=way or soft_way(speaks, probe, asking.labels))
     return planned(speaks, given.texts, asking, prices)
-
-
-def teacher_of(
-    teacher: ChatTeacher | None,
-    endpoint: str | None,
-    model: str | None,
-    *,
-    key_env: str | None = None,
-    budget: float | None = None,
-    prices: Prices | None = None,
-    ledger: str | Path | None = None,
-    concurrency: int = 16,
-) -> ChatTeacher:
-    """Who answers: the one given, an endpoint's model, or a built-in expert by name."""
-    check_prices(budget, prices)
-    if teacher is not None:
-        if endpoint is not None:
-            raise UserError(f"a teacher is given, and an endpoint ({endpoint}); give one")
-        if budget is not None:
-            raise UserError("a budget is for an endpoint; give the teacher its own spending limit")
-        return teacher
-    if endpoint is None:
-        raise UserError(
-            "who labels? Give --endpoint URL and --model NAME, or --endpoint zero-shot (a built-in "
-            "sentence encoder that needs no server)"
-        )
-    if endpoint in EXPERTS:
-        if budget is not None:
-            raise UserError(f"{endpoint} runs here and costs nothing; leave --budget out")
-        return EXPERTS[endpoint]()
-    if "://" not in endpoint:
-        raise UserError(
-            f"no endpoint {endpoint!r}{nearest(endpoint, EXPERTS)} (a URL, or one of these)"
-        )
-    if model is None:
-        raise UserError(f"which model of {endpoint}? Give --model NAME")
-    from understudy.teachers.chat import ChatEndpoint, Spending
-
-    return ChatEndpoint(
-        endpoint, model, key_env=key_env, ledger=ledger,
-        spending=None if budget is None else Spending(money=budget),
-        prices=prices, concurrency=concurrency,
-    )  # fmt: skip
-
-
-def _zero_shot() -> ChatTeacher:
-    from understudy.teachers.experts import ZeroShot
-
-    return ZeroShot()
-
-
-EXPERTS: dict[str, Callable[[], ChatTeacher]] = {"zero-shot": _zero_shot}
-"""Built-in models that answer the same prompts, by name."""
 
 
 def _beside(out: str | Path | None) -> Path | None:

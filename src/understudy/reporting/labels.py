@@ -29,7 +29,9 @@ def label_tables(what: What, width: int | None = None) -> str:
             rest = [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
             return "  ".join([first, *rest]).rstrip()
 
-        body = [line(head), "-" * len(line(head)), *map(line, rows)]
+        body = [*map(line, rows)]
+        if any(head):
+            body = [line(head), "-" * len(line(head)), *body]
         parts.append("\n".join([title, *body]))
     parts.append("\n".join(notes(what)))
     return "\n\n".join(p for p in parts if p) + "\n"

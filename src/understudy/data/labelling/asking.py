@@ -19,6 +19,8 @@ from understudy.teachers.chat import (
 )
 
 Way = Literal["one", "votes", "logprobs"]
+FATAL = ("budget", "key", "quota", "address", "model")
+"""Kinds of errors that asking in another way would not change."""
 TOP = 20
 """How many of the likeliest tokens an answer lists: as many as endpoints give."""
 
@@ -188,7 +190,9 @@ def soft_way(teacher: ChatTeacher, text: str, labels: Mapping[str, str]) -> Way:
             asking.conversation(text), 1, asking.sampling, answer_schema(labels)
         )
         return "logprobs" if weighed(said, labels) is not None else "votes"
-    except BudgetSpent:
-        raise
-    except (ChatError, Unreadable):
+    except Unreadable:
+        return "votes"
+    except ChatError as error:
+        if error.kind in FATAL:
+            raise
         return "votes"

@@ -21,7 +21,7 @@ from understudy.training.predict import predict
 WORDS = "text:width=64,depth=0"
 """The student that needs no download: a bag of embeddings of the texts' own words."""
 
-SMALL = Budget(epochs=40, batch_size=32, lr=5e-3, weight_decay=1e-4, patience=8)
+SMALL = Budget(steps=400, batch_size=32, lr=1e-2, weight_decay=1e-4, validate_steps=50)
 ENCODER = Budget(epochs=4, batch_size=16, lr=5e-5, weight_decay=0.01, warmup=0.1, schedule="linear")
 
 
