@@ -10,7 +10,8 @@ from typing import Any
 
 from understudy.teachers.chat import ChatError, ChatTeacher, Reply
 from understudy.teachers.chat.drawing import Ask, Told, Written, listed
-from understudy.teachers.chat.local import LocalChat, Request
+from understudy.teachers.chat.local import LocalChat
+from understudy.teachers.chat.requests import Request
 
 Heard = Callable[[int, int], None]
 """(sample index, token id) of a token as it is drawn."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from understudy.errors import UserError, nearest
 from understudy.teachers.chat import ChatError, ChatSampling, Message, Reply
-from understudy.teachers.chat.local import Request
+from understudy.teachers.chat.requests import Request
 
 MOST_N = 128
 

@@ -20,7 +20,8 @@ from understudy.tasks.school.words import NAMES, NOUNS
 from understudy.tasks.school.world import teacher
 from understudy.teachers.chat import ChatError, ChatSampling, Conversation, Reply, Schema
 from understudy.teachers.chat.drawing import Ask, Written, key_of
-from understudy.teachers.chat.local import DEFAULT, LocalChat, Request
+from understudy.teachers.chat.local import LocalChat
+from understudy.teachers.chat.requests import DEFAULT, Request, asked_of
 
 REFUSAL = (
     "I cannot answer this. I solve arithmetic word problems, write and rephrase them, write programs "
@@ -136,7 +137,9 @@ class SchoolChat:
             if isinstance(made, ChatError):
                 found.append(made)
             else:
-                found.append([self._reply(w, [next(said) for _ in w.asks], request) for w in made])
+                key = asked_of(self.fingerprint(), self.name, request, None).key
+                replies = [self._reply(w, [next(said) for _ in w.asks], request) for w in made]
+                found.append([replace(r, key=key(i)) for i, r in enumerate(replies)])
         return found
 
     def _works(self, request: Request) -> list[_Work]:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,19 @@ from torch import nn
 from understudy.errors import UserError
 from understudy.signals.language import context_of
 from understudy.store.fingerprints import teacher_fingerprint
+from understudy.store.ledger import Failure, Ledger
 from understudy.teachers.chat.drawing import Ask, Names, Written, key_of, write
+from understudy.teachers.chat.requests import (
+    DEFAULT,
+    REPAIR,
+    Job,
+    Request,
+    answer_of,
+    asked_of,
+    recalled,
+    unread,
+)
+from understudy.teachers.chat.schema import Form
 from understudy.teachers.chat.talk import (
     ChatError,
     ChatSampling,
@@ -22,17 +35,6 @@ from understudy.teachers.chat.talk import (
 
 _TURN = {"system": "System", "user": "User", "assistant": "Assistant"}
 _MARK = "\ue000"
-DEFAULT = ChatSampling()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One conversation as it is asked, with settings of its own."""
-
-    messages: Conversation
-    n: int = 1
-    sampling: ChatSampling = DEFAULT
-    schema: Schema = None
 
 
 def plain_prompt(messages: Conversation) -> str:
@@ -70,12 +72,13 @@ class LocalChat:
         *,
         name: str = "local",
         batch_size: int = 64,
-        ledger: Any = None,
+        ledger: Ledger | str | Path | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size is at least 1, not {batch_size}")
         self.model, self.tokenizer, self.name = model, tokenizer, name
-        self.batch_size, self.ledger = batch_size, ledger
+        self.batch_size = batch_size
+        self.ledger = Ledger(ledger) if isinstance(ledger, str | Path) else ledger
         self.names = Names(tokenizer)
         self.templated = bool(getattr(tokenizer, "chat_template", None))
         self.stops = end_tokens(model, tokenizer)
@@ -174,32 +177,104 @@ class LocalChat:
 
         heard: is given (request, sample index, token id) of each token as it is drawn.
         """
-        found: list[list[Reply] | ChatError] = []
-        asks: list[Ask] = []
-        owners: list[tuple[int, int]] = []
-        for place, request in enumerate(requests):
-            try:
-                if request.n < 1:
-                    raise ChatError(f"n is at least 1, not {request.n}", "request")
-                ids = self.prompt(request.messages)
-            except ChatError as error:
-                found.append(error)
+        jobs = [self._job(r) for r in requests]
+        self._recall(jobs)
+        open_ = [(p, i) for p, j in enumerate(jobs) if j.error is None for i in j.missing]
+        asks = [self._ask(jobs[p].request, jobs[p].ids, i) for p, i in open_]
+        hear = (
+            None if heard is None else lambda row, token: heard(open_[row][0], open_[row][1], token)
+        )
+        for (place, index), ask, said in zip(open_, asks, self.written(asks, hear), strict=True):
+            jobs[place].replies[index] = self.as_reply(said, len(ask.prompt))
+        self._read_by_schema(jobs)
+        self._record(jobs)
+        return [j.answer() for j in jobs]
+
+    def _job(self, request: Request) -> Job:
+        job = Job(request)
+        try:
+            if request.n < 1:
+                raise ChatError(f"n is at least 1, not {request.n}", "request")
+            job.form = None if request.schema is None else Form(request.schema)
+            job.ids = self.prompt(request.messages)
+        except ChatError as error:
+            job.error = error
+        except UserError as error:  # a schema that cannot be checked
+            job.error = ChatError(str(error), "request")
+        job.asked = asked_of(self.fingerprint(), self.name, request, job.form)
+        job.missing = list(range(request.n))
+        return job
+
+    def _ask(self, request: Request, ids: list[int], index: int) -> Ask:
+        key = key_of(request.messages, request.sampling, index)
+        return Ask(prompt=ids, sampling=self._sampling(request.sampling), key=key)
+
+    def _recall(self, jobs: Sequence[Job]) -> None:
+        """What the ledger has."""
+        if self.ledger is None:
+            return
+        open_: dict[str, list[tuple[Job, int]]] = {}
+        for job in jobs:
+            for index in job.missing if job.error is None else ():
+                open_.setdefault(job.key(index), []).append((job, index))
+        for key, answer in self.ledger.get_many(open_).items():
+            for job, index in open_[key]:  # one conversation may be asked twice in a batch
+                job.replies[index] = recalled(answer)
+                job.missing.remove(index)
+
+    def _read_by_schema(self, jobs: Sequence[Job]) -> None:
+        """Answers as their schema reads them; those that do not fit are asked for once more."""
+        again: list[tuple[Job, int, Request, list[int]]] = []
+        for job in jobs:
+            if job.form is None or job.error is not None:
                 continue
-            found.append([])
-            for index in range(request.n):
-                key = key_of(request.messages, request.sampling, index)
-                asks.append(Ask(prompt=ids, sampling=self._sampling(request.sampling), key=key))
-                owners.append((place, index))
-        hear = None if heard is None else lambda row, token: heard(*owners[row], token)
-        for ask, (place, _), said in zip(asks, owners, self.written(asks, hear), strict=True):
-            replies = found[place]
-            assert isinstance(replies, list)
-            replies.append(self.as_reply(said, len(ask.prompt)))
-        for place, request in enumerate(requests):
-            replies = found[place]
-            if request.schema is not None and isinstance(replies, list):
-                found[place] = self._parsed(request, replies)
-        return found
+            for index, reply in sorted(job.replies.items()):
+                try:
+                    job.replies[index] = replace(reply, parsed=job.form.read(reply.text))
+                except ValueError as error:
+                    said = (
+                        *job.request.messages,
+                        Message(role="assistant", content=reply.text),
+                        Message(role="user", content=REPAIR.format(wrong=error)),
+                    )
+                    try:
+                        ids = self.prompt(said)
+                    except ChatError:
+                        job.error = unread(self.name, error)
+                        break
+                    again.append((job, index, replace(job.request, messages=said), ids))
+        asks = [self._ask(request, ids, index) for _, index, request, ids in again]
+        for (job, index, _, ids), said in zip(again, self.written(asks), strict=True):
+            first, second = job.replies[index], self.as_reply(said, len(ids))
+            try:
+                assert job.form is not None
+                value = job.form.read(second.text)
+            except ValueError as error:
+                job.error = job.error or unread(self.name, error)
+                continue
+            job.replies[index] = replace(
+                second,
+                parsed=value,
+                prompt_tokens=first.prompt_tokens + second.prompt_tokens,
+                completion_tokens=first.completion_tokens + second.completion_tokens,
+            )
+
+    def _record(self, jobs: Sequence[Job]) -> None:
+        """Answers and failures into the ledger, before anyone has them."""
+        if self.ledger is None:
+            return
+        rows, failures = [], []
+        for job in jobs:
+            assert job.asked is not None
+            if job.error is not None:
+                failure = Failure(kind=job.error.kind, message=str(job.error))
+                failures.append((job.asked, 0, failure))
+            else:
+                rows += [(job.asked, i, answer_of(job.replies[i])) for i in job.missing]
+        if rows:
+            self.ledger.put_many(rows)
+        if failures:
+            self.ledger.fail_many(failures)
 
     def written(
         self, asks: Sequence[Ask], heard: Callable[[int, int], None] | None = None
@@ -225,49 +300,6 @@ class LocalChat:
         if self.templated or "\n\nUser:" in sampling.stop:
             return sampling
         return replace(sampling, stop=(*sampling.stop, "\n\nUser:"))
-
-    def _parsed(self, request: Request, replies: list[Reply]) -> list[Reply] | ChatError:
-        found = []
-        for index, reply in enumerate(replies):
-            value, wrong = parsed(reply.text, request.schema)
-            if wrong:
-                again = (
-                    *request.messages,
-                    Message(role="assistant", content=reply.text),
-                    Message(role="user", content=_REPAIR.format(wrong=wrong)),
-                )
-                try:
-                    ids = self.prompt(again)
-                except ChatError as error:
-                    return error
-                key = key_of(again, request.sampling, index)
-                ask = Ask(prompt=ids, sampling=self._sampling(request.sampling), key=key)
-                second = self.as_reply(self.written([ask])[0], len(ids))
-                value, wrong = parsed(second.text, request.schema)
-                if wrong:
-                    return ChatError(f"{self.name}: no answer of the schema: {wrong}", "schema")
-                reply = replace(
-                    second,
-                    prompt_tokens=reply.prompt_tokens + second.prompt_tokens,
-                    completion_tokens=reply.completion_tokens + second.completion_tokens,
-                )
-            found.append(replace(reply, parsed=value))
-        return found
-
-
-_REPAIR = "That is no answer of the form asked for: {wrong}\nAnswer again with the JSON alone."
-
-
-def parsed(text: str, schema: Schema) -> tuple[Any, str]:
-    """An answer as its schema reads it, and what is wrong with it ("" where nothing is)."""
-    import json
-
-    try:
-        if isinstance(schema, type):
-            return schema.model_validate_json(text), ""  # type: ignore[attr-defined]
-        return json.loads(text), ""
-    except ValueError as error:
-        return None, " ".join(str(error).split())[:300]
 
 
 def end_tokens(model: nn.Module, tokenizer: Any) -> tuple[int, ...]:

@@ -1,0 +1,82 @@
+"""Requests to a model in this process on their way: asked, remembered, read by a schema."""
+
+from dataclasses import dataclass, field, fields, replace
+
+from understudy.store.ledger import Answer, Asked, Frame
+from understudy.teachers.chat.schema import Form
+from understudy.teachers.chat.talk import ChatError, ChatSampling, Conversation, Reply, Schema
+
+DEFAULT = ChatSampling()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One conversation as it is asked, with settings of its own."""
+
+    messages: Conversation
+    n: int = 1
+    sampling: ChatSampling = DEFAULT
+    schema: Schema = None
+
+
+def asked_of(endpoint: str, model: str, request: Request, form: Form | None) -> Asked:
+    """A request as the ledger has it; `.key(i)` is the provenance of its sample i."""
+    drawn = {f.name: getattr(request.sampling, f.name) for f in fields(request.sampling)}
+    frame = Frame(endpoint, model, drawn, None if form is None else form.schema)
+    return frame([m.dump() for m in request.messages])
+
+
+@dataclass
+class Job:
+    """One request on its way: its prompt, what was answered, and which samples are not."""
+
+    request: Request
+    form: Form | None = None
+    ids: list[int] = field(default_factory=list)
+    asked: Asked | None = None
+    missing: list[int] = field(default_factory=list)
+    replies: dict[int, Reply] = field(default_factory=dict)
+    error: ChatError | None = None
+
+    def key(self, index: int) -> str:
+        """The ledger's key of a sample."""
+        assert self.asked is not None
+        return self.asked.key(index)
+
+    def answer(self) -> list[Reply] | ChatError:
+        """What the asker gets."""
+        if self.error is not None:
+            return self.error
+        return [replace(self.replies[i], key=self.key(i)) for i in range(self.request.n)]
+
+
+REPAIR = "That is no answer of the form asked for: {wrong}\nAnswer again with the JSON alone."
+
+
+def unread(name: str, error: ValueError) -> ChatError:
+    """An answer that a schema cannot read, twice."""
+    return ChatError(f"{name}: no answer of the schema: {error}", "schema")
+
+
+def answer_of(reply: Reply) -> Answer:
+    """As the ledger keeps it."""
+    return Answer(
+        text=reply.text,
+        finish=reply.finish,
+        logprobs=reply.logprobs,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+    )
+
+
+def recalled(answer: Answer) -> Reply:
+    """As the ledger gives it; its schema has yet to read it."""
+    told = answer.logprobs
+    return Reply(
+        text=answer.text,
+        finish=answer.finish,
+        logprobs=None if told is None else tuple((t, p, dict(tops)) for t, p, tops in told),
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+        cached=True,
+    )
