@@ -225,15 +225,16 @@ class ChatEndpoint:
         return item.place, replies
 
     def _run(self, job: Job, todo: Iterator[Outcome | Item]) -> Iterator[Outcome]:
-        """Keeps about twice the concurrency on the event loop, and gives out what comes back."""
-        window = max(2 * self.concurrency, self.concurrency + 32)
+        """Keeps enough on the event loop, and gives out what comes back."""
+        window = 4 * self.concurrency + 32
+        low = 3 * self.concurrency  # of which some are being recorded, and hold no place
         inbox: queue.SimpleQueue[tuple[Item, Any]] = queue.SimpleQueue()
         elsewhere: deque[Item] = deque()
         under_way, wrong, done = 0, None, False
         asking: Asking | None = None
         try:
             while True:
-                if not done and (wrong is not None or under_way <= window // 2):
+                if not done and (wrong is not None or under_way <= low):
                     ready: list[Outcome] = []
                     work: list[Item] = []
                     while under_way + len(work) < window or wrong is not None:
@@ -254,7 +255,7 @@ class ChatEndpoint:
                         under_way += len(work)
                         self._start(asking, work, job, inbox)
                     yield from ready
-                    if not done and under_way <= window // 2:
+                    if not done and under_way <= low:
                         continue
                 if not under_way:
                     if not done:
