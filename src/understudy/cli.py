@@ -409,7 +409,30 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("folder", metavar="RUN", help="a run folder")
     p.set_defaults(run=_report)
     _serve_parser(commands, common)
+    _ledger_parser(commands, common)
     return parser
+
+
+def _ledger_parser(commands: Any, common: Any) -> None:
+    a = commands.add_parser(
+        "ledger",
+        allow_abbrev=False,
+        parents=[common],
+        help="answers of an endpoint: cost, tokens, rates, failures",
+        description="Answers that were paid for: stats (default), failures, export to .jsonl or "
+        ".parquet, or prune (--older-than, --model, --failures).",
+    )
+    a.add_argument("path", metavar="FILE", help="the ledger's file")
+    a.add_argument(
+        "action", nargs="?", default="stats", choices=("stats", "failures", "export", "prune")
+    )
+    a.add_argument("--out", metavar="FILE", help="export: a .jsonl or .parquet file")
+    a.add_argument("--older-than", metavar="TIME", help="prune: written before, such as 30d")
+    a.add_argument("--model", metavar="NAME", help="prune: of this model alone")
+    a.add_argument("--failures", action="store_true", help="prune: failures, not answers")
+    a.add_argument("--limit", type=int, default=20, metavar="N", help="failures: how many (20)")
+    a.add_argument("--json", action="store_true", help="as JSON")
+    a.set_defaults(run=_ledger)
 
 
 def _serve_parser(commands: Any, common: Any) -> None:
@@ -942,6 +965,37 @@ def _export(given: Any) -> int:
     if result.exceeded:
         print(f"understudy: quality fell by more than --max-drop {given.max_drop}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _ledger(given: Any) -> int:
+    from dataclasses import asdict
+
+    from understudy.reporting.ledger import failures_table, ledger_table, seconds_of
+    from understudy.store.ledger import Ledger
+
+    if (given.action == "export") != (given.out is not None):
+        raise UserError("export, and it alone, takes --out FILE (.jsonl or .parquet)")
+    older = None if given.older_than is None else seconds_of(given.older_than)
+    if given.action != "prune" and (older is not None or given.model or given.failures):
+        raise UserError("--older-than, --model and --failures say what to prune")
+    with Ledger(given.path, make=False) as ledger:
+        if given.action == "export":
+            found = {"answers": ledger.export(given.out), "file": given.out}
+            said = f"{found['answers']:,} answers: {given.out}"
+        elif given.action == "prune":
+            found = ledger.prune(older_than=older, model=given.model, failures=given.failures)
+            what = "failures" if given.failures else "answers"
+            said = f"forgotten: {found[what]:,} {what}; {found['bytes'] / 1e6:.1f} MB freed"
+        elif given.action == "failures":
+            listed = ledger.failures(given.limit)
+            found = [asdict(f) for f in listed]
+            said = failures_table(listed) if listed else "no failures"
+        else:
+            found = ledger.stats()
+            size = Path(given.path).stat().st_size
+            said = ledger_table(found, size) if found else "no answers yet"
+        _print(json.dumps(found, indent=2) if given.json else said)
     return 0
 
 
