@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from understudy.errors import UserError
 from understudy.store.ledger import Failure
@@ -20,19 +21,21 @@ def seconds_of(text: str) -> float:
 
 
 def ledger_table(stats: Sequence[dict[str, Any]], size: int) -> Any:
-    """One row for each endpoint and model, and their sum."""
+    """One row for each endpoint and model, and their sum: tokens of prompts and of answers, cost in
+    the currency of the prices, answers a minute while it worked, the middle seconds of a request.
+    """
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, caption_justify="left")
-    for name in ("model", "endpoint"):
-        table.add_column(name, overflow="fold")
-    for name in ("answers", "tokens in", "out", "cost", "a minute", "s each", "failures", "last"):
+    table.add_column("model", overflow="fold", min_width=14)
+    for name in ("answers", "tok in", "tok out", "cost", "/min", "s", "failed", "last"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in stats:
-        table.add_row(row["model"], row["endpoint"], *_cells(row))
+        where = urlsplit(row["endpoint"]).netloc or row["endpoint"][:24]
+        table.add_row(Text(row["model"]).append(f"\n{where}", "dim"), *_cells(row))
     if len(stats) > 1:
-        table.add_section()
-        table.add_row("all", "", *_cells(_sum(stats)))
+        table.add_row("all", *_cells(_sum(stats)))
     kinds = {k: 0 for row in stats for k in row["failures"]}
     for row in stats:
         for kind, count in row["failures"].items():
@@ -45,15 +48,22 @@ def ledger_table(stats: Sequence[dict[str, Any]], size: int) -> Any:
 def _cells(row: dict[str, Any]) -> list[str]:
     rate, each = row.get("per_minute"), row.get("seconds")
     return [
-        f"{row['answers']:,}",
-        f"{row['prompt_tokens']:,}",
-        f"{row['completion_tokens']:,}",
-        "" if row["cost"] is None else f"{row['cost']:,.4f}",
-        "" if rate is None else f"{rate:,.0f}",
+        _short(row["answers"]),
+        _short(row["prompt_tokens"]),
+        _short(row["completion_tokens"]),
+        "" if row["cost"] is None else f"{row['cost']:,.{2 if row['cost'] >= 100 else 4}f}",
+        "" if rate is None else _short(round(rate)),
         "" if each is None else f"{each:.2f}",
-        f"{sum(row['failures'].values()):,}",
-        "" if row["last"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last"])),
+        _short(sum(row["failures"].values())),
+        "" if row["last"] is None else time.strftime("%y-%m-%d", time.localtime(row["last"])),
     ]
+
+
+def _short(count: int) -> str:
+    """In full up to a hundred thousand, and then in thousands or millions."""
+    if count < 100_000:
+        return f"{count:,}"
+    return f"{count / 1e3:,.0f}k" if count < 1e6 else f"{count / 1e6:,.2f}M"
 
 
 def _sum(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -72,6 +82,7 @@ def _sum(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def failures_table(failures: Sequence[Failure]) -> Any:
     """One row a failure, the latest first."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for name in ("when", "model", "kind"):
@@ -80,5 +91,5 @@ def failures_table(failures: Sequence[Failure]) -> Any:
     table.add_column("what was wrong", overflow="fold")
     for f in failures:
         when = time.strftime("%m-%d %H:%M:%S", time.localtime(f.at))
-        table.add_row(when, f.model, f.kind, str(f.attempts), f.message)
+        table.add_row(when, f.model, f.kind, str(f.attempts), Text(f.message))
     return table

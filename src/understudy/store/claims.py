@@ -25,7 +25,7 @@ class Claims:
         now, me = time.time(), owner()
         mine: set[str] = set()
         alive: dict[str, bool] = {me: False}  # one's own claim may be taken again
-        with self._writing("claim requests") as writer:
+        with self._writing("claim requests in") as writer:
             for key in keys:
                 raw = bytes.fromhex(key)
                 if writer.execute("SELECT 1 FROM answers WHERE key = ?", [raw]).fetchone():
@@ -47,7 +47,7 @@ class Claims:
     def release(self, keys: Sequence[str]) -> None:
         """Gives claims up, of this process alone."""
         me = owner()
-        with self._writing("release requests") as writer:
+        with self._writing("release requests in") as writer:
             writer.executemany(
                 "DELETE FROM claims WHERE key = ? AND owner = ?",
                 [(bytes.fromhex(k), me) for k in keys],

@@ -203,7 +203,7 @@ class Ledger(Claims):
         """
         kept: list[Answer] = []
         now = time.time()
-        with self._writing("record answers") as writer:
+        with self._writing("record answers in") as writer:
             known = _requests(writer, [asked for asked, _, _ in rows])
             for asked, sample, answer in rows:
                 answer = answer if answer.at else replace(answer, at=now)
@@ -233,7 +233,7 @@ class Ledger(Claims):
     def fail_many(self, rows: Sequence[tuple[Asked, int, Failure]]) -> None:
         """Writes failures down, in one transaction."""
         now = time.time()
-        with self._writing("record failures") as writer:
+        with self._writing("record failures in") as writer:
             known = _requests(writer, [asked for asked, _, _ in rows])
             writer.executemany(
                 "INSERT INTO failures (key, request, sample, kind, message, text, prompt_tokens, "
@@ -470,4 +470,4 @@ def _line(what: str, path: Path, error: sqlite3.Error, wait: float) -> str:
         )
     else:
         why = text
-    return f"cannot {what} in the ledger {path}: {why}"
+    return f"cannot {what} the ledger {path}: {why}"
