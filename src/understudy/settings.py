@@ -432,18 +432,12 @@ SHORT = 3200
 others are judged."""
 
 
-BASIC = ("add", "subtract", "multiply", "compare")
-"""Skills of `school-basic`: those that a small student gets right within a short budget."""
-
-
-def school(
-    *, size: str = "small", count: int = 20_000, skills: tuple[str, ...] | None = None
-) -> Setting:
+def school(*, size: str = "small", count: int = 20_000) -> Setting:
     """Arithmetic word problems, solved in writing: a Llama of 0.87M parameters, shipped, teaches.
 
     The student, of 80k (`small`), 184k (`middle`) or 492k (`large`) parameters, reads `count`
     problems with their solutions once and is judged by the answers that it writes to new ones. Seed
-    k draws other problems, to learn from and to be judged on. `skills`: only these.
+    k draws other problems, to learn from and to be judged on.
     """
     from understudy.signals import CausalLM
     from understudy.tasks.school import STUDENTS, teacher
@@ -452,17 +446,46 @@ def school(
         raise unknown("size of the student of school", size, STUDENTS)
     name = "school" if size == "small" else f"school-{size}"
     name += "-short" if count == SHORT else ""
-    name += "-basic" if skills == BASIC else ""
     return Setting(
         name=name,
         kind="language",
         call=CausalLM(),
-        task=partial(_school, count=count, skills=skills, judged=48 if count == SHORT else 240),
+        task=partial(_school, count=count, judged=48 if count == SHORT else 240),
         teachers={"teacher": teacher},
         student=STUDENTS[size],
         budget=Budget(epochs=1, batch_size=32, lr=5e-3, weight_decay=0.01, warmup=0.05, clip=1.0),
         origin={"task": name},
     )
+
+
+BASIC, BASIC_LEVELS = ("add", "subtract", "multiply", "compare"), (1, 2)
+"""Skills and levels of `school-basic`: what a small student gets right within a short budget."""
+
+
+def school_basic(*, count: int = 2000, steps: int = 400) -> Setting:
+    """Four skills of the school for a pretrained student: what is left to learn is to read.
+
+    The student, of 0.18M parameters, knows bare arithmetic (shipped; `benchmarks/school_base.py`
+    trains it) and reads `count` problems with their solutions, `steps` batches of 32 in all. Seed k
+    draws other problems, to learn from and to be judged on.
+    """
+    from understudy.signals import CausalLM
+    from understudy.tasks.school import BASE, teacher
+    from understudy.tasks.school.muon import Muon
+
+    return Setting(
+        name="school-basic",
+        kind="language",
+        call=CausalLM(),
+        task=partial(_school, count=count, skills=BASIC, difficulty=BASIC_LEVELS),
+        teachers={"teacher": teacher},
+        student=str(BASE),
+        budget=Budget(
+            steps=steps, batch_size=32, optimizer=Muon(), lr=0.015, schedule="linear",
+            warmup=0.03, validate_steps=200,
+        ),
+        origin={"task": "school-basic"},
+    )  # fmt: skip
 
 
 def _first(source: Any, count: int) -> Any:
@@ -477,7 +500,7 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
     "cifar100-small": cifar100_small,
     "school": school,
     "school-short": partial(school, count=SHORT),
-    "school-basic": partial(school, skills=BASIC),
+    "school-basic": school_basic,
     "school-middle": partial(school, size="middle"),
     "school-large": partial(school, size="large"),
     "stdlib-lm": stdlib_lm,

@@ -33,10 +33,11 @@ from understudy.tasks.school.text import (
     write_prompt,
 )
 from understudy.tasks.school.tokens import decode, encode, tokenizer
-from understudy.tasks.school.world import STUDENTS, TEACHER, made_by, school, teacher
+from understudy.tasks.school.world import BASE, STUDENTS, TEACHER, made_by, school, teacher
 
 __all__ = [
     "ABILITIES",
+    "BASE",
     "LENGTH",
     "MIX",
     "SKILLS",

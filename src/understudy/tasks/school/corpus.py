@@ -60,10 +60,13 @@ def corpus(
     mix: Mapping[Ability, float] = MIX,
     weights: Mapping[str, float] | None = None,
     skills: Sequence[str] | None = None,
+    difficulty: Sequence[int] | None = None,
     prompt_weight: float = 0.0,
 ) -> Texts:
     """`count` examples of a split as `Texts`; `skills`: only these."""
-    made = examples(count, seed, split=split, mix=mix, weights=weights, skills=skills)
+    made = examples(
+        count, seed, split=split, mix=mix, weights=weights, skills=skills, difficulty=difficulty
+    )
     return texts(made, prompt_weight=prompt_weight, seed=seed, name=f"school {split}")
 
 

@@ -78,6 +78,7 @@ def asked(
     *,
     split: Split = "test",
     skills: Sequence[str] | None = None,
+    difficulty: Sequence[int] | None = None,
 ) -> list[Example]:
     """`count` examples of one ability, as many of each skill; rows that have none are passed by."""
     wanted = [s for s in SKILLS if skills is None or s in skills]
@@ -86,7 +87,9 @@ def asked(
         want = count // len(wanted) + (number < count % len(wanted))
         start, found = 0, 0
         while found < want:
-            for row in rows(want, seed, split=split, skills=[skill], start=start):
+            for row in rows(
+                want, seed, split=split, skills=[skill], difficulty=difficulty, start=start
+            ):
                 one = example(ability, row, seed)
                 if one is not None and found < want:
                     made.append(one)
@@ -103,10 +106,11 @@ def score(
     *,
     split: Split = "test",
     skills: Sequence[str] | None = None,
+    difficulty: Sequence[int] | None = None,
     temperature: float = 0.0,
 ) -> Score:
     """The share of held-out examples that a model gets right, in all and by skill."""
-    made = asked(ability, count, seed, split=split, skills=skills)
+    made = asked(ability, count, seed, split=split, skills=skills, difficulty=difficulty)
     said = complete(model, [e.prompt for e in made], temperature=temperature, seed=seed)
     checked = tuple((e, s, passes(e, s)) for e, s in zip(made, said, strict=True))
     by: dict[str, list[bool]] = defaultdict(list)

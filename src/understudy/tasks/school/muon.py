@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -85,6 +86,20 @@ class MuonAdam(torch.optim.Optimizer):
             square = state["square"].lerp_(p.grad.square(), 1 - second)
             unbiased = (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
             p.addcdiv_(mean, unbiased, value=-group["lr"] / (1 - first ** state["step"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """`Budget.optimizer` of this world: `MuonAdam` over groups of parameters."""
+
+    lr: float = 0.015
+    adam_lr: float = 3e-3
+
+    def __call__(self, groups: list[dict[str, Any]]) -> MuonAdam:
+        """An optimiser of these groups."""
+        from understudy.tasks.school.tokens import SIZE
+
+        return MuonAdam(groups, vocabulary=SIZE, lr=self.lr, adam_lr=self.adam_lr)
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:

@@ -119,10 +119,14 @@ def rows(
     ]
 
 
-def skills_with(split: Split, skills: Sequence[str] | None = None) -> list[str]:
+def skills_with(
+    split: Split,
+    skills: Sequence[str] | None = None,
+    difficulty: Sequence[int] | None = None,
+) -> list[str]:
     """The skills, of those given, that have problems in a split."""
     chosen = [s for s in SKILLS if skills is None or s in skills]
-    return [s for s in chosen if any(_cases(s, level, split) for level in LEVELS)]
+    return [s for s in chosen if any(_cases(s, n, split) for n in difficulty or LEVELS)]
 
 
 def parse(question: str) -> Parsed | None:

@@ -21,6 +21,9 @@ from understudy.tasks.task import Task
 TEACHER = Path(__file__).with_name("teacher")
 """The shipped teacher: weights in half precision, configuration, tokenizer, how it was made."""
 
+BASE = Path(__file__).with_name("base")
+"""A student of 0.18M parameters that has learned bare arithmetic, and no words."""
+
 STUDENTS = {
     "small": "llama:width=48,depth=3,heads=3,hidden=64",
     "middle": "llama:width=64,depth=3,heads=4",
@@ -39,13 +42,15 @@ def school(
     count: int = 20_000,
     abilities: Sequence[Ability] = ("solve",),
     skills: Sequence[str] | None = None,
+    difficulty: Sequence[int] | None = None,
     judged: int = 240,
     prompt_weight: float = 0.0,
 ) -> Task:
     """Arithmetic word problems made by rule, 12 skills of three levels each; solved in writing.
 
     The student reads `count` examples of `abilities` (solve, write, explain, grade), of `skills`
-    (None: all twelve); their completions are scored, or their prompts too, with `prompt_weight`.
+    and levels of `difficulty` (None: all twelve, all three); their completions are scored, or their
+    prompts too, with `prompt_weight`.
     Numbers are divided between training, validation and test by skill, so that no problem recurs;
     `split` draws other problems of all three.
 
@@ -63,19 +68,30 @@ def school(
 
     def part(name: str) -> Texts:
         place, seed = _PARTS[name][0], _PARTS[name][1] + split
-        made = [e for a in abilities for e in asked(a, judged, seed, split=place, skills=skills)]  # type: ignore[arg-type]
+        made = [
+            e
+            for a in abilities
+            for e in asked(a, judged, seed, split=place, skills=skills, difficulty=difficulty)
+        ]  # type: ignore[arg-type]
         return texts(made, seed=seed, name=f"school {name}")
 
     def answers(model: nn.Module, task: Task, part: str) -> dict[str, float]:
         place, seed = _PARTS[part]
         return said(
-            model, abilities, judged, seed + split, place, more=part == "test", skills=skills
+            model,
+            abilities,
+            judged,
+            seed + split,
+            place,
+            more=part == "test",
+            skills=skills,
+            difficulty=difficulty,
         )
 
     return language_task(
         "school",
         train=corpus(
-            count, _PARTS["train"][1] + split, mix=mix, prompt_weight=prompt_weight, skills=skills
+            count, _PARTS["train"][1] + split, mix=mix, prompt_weight=prompt_weight, skills=skills, difficulty=difficulty
         ),
         validate=part("validate"),
         test=part("test"),
@@ -92,6 +108,7 @@ def school(
                 "split": split, "count": count, "abilities": tuple(abilities), "judged": judged,
                 "prompt_weight": prompt_weight,
                 "skills": None if skills is None else tuple(skills),
+                "difficulty": None if difficulty is None else tuple(difficulty),
             },
         },
     )  # fmt: skip
@@ -106,9 +123,13 @@ def said(
     *,
     more: bool = True,
     skills: Sequence[str] | None = None,
+    difficulty: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """Measures of what a model writes; with `more` by skill and out of distribution too."""
-    scores = {a: score(model, a, count, seed, split=split, skills=skills) for a in abilities}
+    scores = {
+        a: score(model, a, count, seed, split=split, skills=skills, difficulty=difficulty)
+        for a in abilities
+    }
     found = {"exact_match": sum(s.share for s in scores.values()) / len(scores)}
     for ability, one in scores.items():
         if len(scores) > 1:
@@ -117,8 +138,10 @@ def said(
             found |= {f"{ability}_{skill}": share for skill, share in one.skills.items()}
     if more and "solve" in scores:
         for place in ("template", "composition"):
-            if known := skills_with(place, skills):
-                other = score(model, "solve", count, seed, split=place, skills=known)
+            if known := skills_with(place, skills, difficulty):
+                other = score(
+                    model, "solve", count, seed, split=place, skills=known, difficulty=difficulty
+                )
                 found[f"exact_match_{place}s"] = other.share
     return found
 

@@ -1,0 +1,45 @@
+"""The setting of a pretrained student: what it knows, and what it has yet to learn."""
+
+import json
+
+import understudy as us
+from understudy.settings import BASIC, BASIC_LEVELS
+from understudy.students import load_model
+from understudy.tasks import school
+
+
+def test_the_base_calculates_and_cannot_read():
+    base = load_model(school.BASE).float().eval()
+    made = school.rows(60, 77, split="test", skills=BASIC, difficulty=BASIC_LEVELS)
+    told = json.loads((school.BASE / "made_by.json").read_text())
+    assert sum(p.numel() for p in base.parameters()) == told["parameters"]
+
+    def share(prompts):
+        said = school.complete(base, prompts)
+        right = [school.exact_match(s, r.answer) for s, r in zip(said, made, strict=True)]
+        return sum(right) / len(right)
+
+    bare = share([f"solve: {r.program}\n" for r in made])
+    known = told["measured"]["bare problems, exact match"]
+    assert abs(bare - known) < 4 * (known * (1 - known) / len(made)) ** 0.5 + 0.02
+    assert share([school.question_prompt("solve", r.question) for r in made]) < 0.3 < bare
+
+
+def test_the_setting_holds_its_skills_and_levels_alone():
+    setting = us.setting("school-basic", count=40)
+    task = setting.task_for(3)
+    words = school.tokenizer()
+    for source in (task.train, task.test):
+        asked = [words.decode(source.prompt(i).tolist()) for i in range(20)]
+        found = [school.parse(a.strip().removeprefix("solve: ")) for a in asked]
+        assert all(f is not None for f in found)
+        assert {f.skill for f in found} <= set(BASIC)
+        assert {f.level for f in found} <= set(BASIC_LEVELS)
+
+
+def test_what_a_student_says_is_judged_by_skill():
+    setting = us.setting("school-basic", count=40, steps=2)
+    found = us.compare(setting, [], seeds=1).summary
+    teacher = next(a for a in found["arms"] if a["role"] == "teacher")["runs"][0]["last"]
+    assert {k for k in teacher if k.startswith("solve_")} == {f"solve_{s}" for s in BASIC}
+    assert teacher["exact_match"] > 0.9
