@@ -21,7 +21,6 @@ _HOMES = {
     ),
     **dict.fromkeys(("Budget",), "training.budget"),
     **dict.fromkeys(("Recipe", "Setting", "Stage", "Trained"), "setting"),
-    **dict.fromkeys(("setting",), "settings"),
     **dict.fromkeys(("lora",), "language_pairs"),
     **dict.fromkeys(("Batch", "Signals"), "signals"),
     **dict.fromkeys(("Studio",), "running"),
@@ -55,6 +54,5 @@ if TYPE_CHECKING:
     from understudy.objectives import *  # noqa: F403
     from understudy.running import Studio
     from understudy.setting import Recipe, Setting, Stage, Trained
-    from understudy.settings import setting
     from understudy.signals import Batch, Signals
     from understudy.training.budget import Budget

@@ -26,7 +26,7 @@ def test_the_base_calculates_and_cannot_read():
 
 
 def test_the_setting_holds_its_skills_and_levels_alone():
-    setting = us.setting("school-basic", count=40)
+    setting = us.settings.setting("school-basic", count=40)
     task = setting.task_for(3)
     words = school.tokenizer()
     for source in (task.train, task.test):
@@ -38,8 +38,8 @@ def test_the_setting_holds_its_skills_and_levels_alone():
 
 
 def test_what_a_student_says_is_judged_by_skill():
-    setting = us.setting("school-basic", count=40, steps=2)
-    found = us.compare(setting, [], seeds=1).summary
+    setting = us.settings.setting("school-basic", count=40, steps=2)
+    found = us.compare(setting, ["kd"], seeds=1).summary
     teacher = next(a for a in found["arms"] if a["role"] == "teacher")["runs"][0]["last"]
     assert {k for k in teacher if k.startswith("solve_")} == {f"solve_{s}" for s in BASIC}
     assert teacher["exact_match"] > 0.9
