@@ -1,5 +1,6 @@
 """What a ledger shows of itself: sums, rows, and files for other programs."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -137,7 +138,8 @@ def export(ledger: "Ledger", path: Path) -> int:
     except OSError as error:
         raise LedgerError(str(failure(f"cannot write {path.name}", path.parent, error))) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return count
 
 
