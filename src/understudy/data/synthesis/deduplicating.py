@@ -60,7 +60,8 @@ def near(
     except ImportError:
         raise DataError("near duplicates need datasketch: pip install understudy[chat]") from None
 
-    index = MinHashLSH(threshold=threshold, num_perm=permutations)
+    # a candidate too many costs a moment, one too few a duplicate
+    index = MinHashLSH(threshold=0.8 * threshold, num_perm=permutations, weights=(0.1, 0.9))
     runs: list[set[str]] = []
     found: list[tuple[str, str] | None] = []
     for place, row in enumerate(rows):

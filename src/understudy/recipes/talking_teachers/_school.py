@@ -1,0 +1,329 @@
+"""The default world of this wing's school studies, and what they share: rows, arms, judgement."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from understudy.data import Texts
+from understudy.data.synthesis import Row, Spent, final_answer, normal, numbered
+from understudy.errors import DataError, MethodRefused, UserError
+from understudy.objectives import Objective
+from understudy.recipes.language_models._studies import (
+    longest_answer,
+    stops,
+    texts,
+    without_teachers,
+)
+from understudy.setting import Recipe, Setting, Stage
+from understudy.signals.generation import Sampling, generate
+from understudy.tasks.language import LanguageJudge, language_task
+from understudy.tasks.task import Task
+from understudy.teachers.chat import ChatTeacher
+from understudy.training.budget import Budget
+
+SKILLS = ("add", "subtract", "multiply", "compare")
+LEVELS = (1, 2)
+STEPS = 400
+"""Updates of one arm; the base is trained `pretraining` times as long."""
+
+
+def basics(setting: Setting | None, name: str) -> Setting:
+    """The setting, or four skills of the school at two levels; refused where it is not of language.
+
+    The default is small enough for a student of 184k parameters to learn from two thousand rows.
+    """
+    if setting is None:
+        from understudy.signals import CausalLM
+        from understudy.tasks.school import STUDENTS
+
+        setting = Setting(
+            name="school-basics",
+            kind="language",
+            call=CausalLM(),
+            task=partial(_task, count=2000, judged=400),
+            student=STUDENTS["middle"],
+            budget=Budget(
+                steps=STEPS, batch_size=32, optimizer=_muon, schedule="linear", warmup=0.03
+            ),
+        )
+    if setting.kind != "language":
+        raise MethodRefused(
+            f"{name} trains language models on a teacher's texts, and {setting.name} is of kind "
+            f"{setting.kind}; use a setting of texts, such as school"
+        )
+    return setting
+
+
+def _muon(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    from understudy.tasks.school.muon import MuonAdam
+    from understudy.tasks.school.tokens import SIZE
+
+    return MuonAdam(groups, vocabulary=SIZE, lr=0.015, adam_lr=3e-3)
+
+
+def _task(
+    split: int,
+    *,
+    count: int,
+    judged: int,
+    skills: Sequence[str] = SKILLS,
+    levels: Sequence[int] = LEVELS,
+) -> Task:
+    """Problems of some skills and levels, to be solved; split k draws others."""
+    from understudy.tasks.school.corpus import LENGTH
+    from understudy.tasks.school.corpus import texts as written
+    from understudy.tasks.school.text import examples
+    from understudy.tasks.school.tokens import SIZE, tokenizer
+
+    def part(place: Any, number: int, seed: int) -> Texts:
+        made = examples(
+            number, seed + split, split=place, mix={"solve": 1.0}, skills=skills, difficulty=levels
+        )
+        return written(made, seed=seed + split, name=f"school {place}")
+
+    options = {"split": split, "count": count, "judged": judged, "skills": skills, "levels": levels}
+    return language_task(
+        "school-basics",
+        train=part("train", count, 1000),
+        validate=part("validate", 48, 2000),
+        test=part("test", judged, 3000),
+        vocabulary=SIZE,
+        length=LENGTH,
+        tokenizer=tokenizer(),
+        extras={"options": options},
+    )
+
+
+# --- the teacher ----------------------------------------------------------------------------------
+
+
+def spoken(teacher: ChatTeacher | str | Path | None) -> ChatTeacher:
+    """The teacher: the shipped school teacher, a folder of another model of its world, or any."""
+    if teacher is None or isinstance(teacher, str | Path):
+        from understudy.tasks.school.talking import school_chat
+
+        return school_chat(teacher or None)
+    if not isinstance(teacher, ChatTeacher):
+        raise UserError(
+            f"teacher is a ChatTeacher (ChatEndpoint, LocalChat, ...) or the folder of a school "
+            f"model, not {type(teacher).__name__}"
+        )
+    return teacher
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def problems(task: Task, part: str = "train", count: int | None = None) -> list[Row]:
+    """A part's problems as rows: `question`, `prompt` (as a student reads it), `solution`, `answer`.
+
+    Raises:
+        MethodRefused: texts that do not end in an answer after `#`, or have no tokenizer.
+    """
+    source = getattr(task, part) or task.validate
+    found = texts(source, "a talking teacher")
+    tokenizer = _tokenizer(task)
+    rows = []
+    for i in range(len(found) if count is None else min(count, len(found))):
+        prompt = tokenizer.decode(found.prompt(i).tolist(), skip_special_tokens=True)
+        solution = tokenizer.decode(found.answer(i).tolist(), skip_special_tokens=True).strip()
+        answer = final_answer(solution)
+        if answer is None:
+            raise MethodRefused(
+                f"{task.name}: text {int(found.ids[i])} does not end in '# answer', so that no "
+                "teacher's answer to it can be checked; use a task of problems, such as school"
+            )
+        question = prompt.strip().removeprefix("solve: ")
+        rows.append(
+            {"question": question, "prompt": prompt, "solution": solution, "answer": answer}
+        )
+    return numbered(rows)
+
+
+def texts_from(
+    task: Task, pairs: Sequence[tuple[str, str]], weights: Sequence[float] | None = None
+) -> Texts:
+    """Prompts and what is to be said after them as texts; those too long for the student are left out.
+
+    weights: of each pair's tokens in the loss
+    """
+    if not pairs:
+        raise DataError("no row was kept: there is nothing to learn from; loosen what drops them")
+    tokenizer, end = _tokenizer(task), stops(task)[0]
+    room = int(task.model["length"])
+    asked = tokenizer([p for p, _ in pairs], add_special_tokens=False)["input_ids"]
+    said = tokenizer([c for _, c in pairs], add_special_tokens=False)["input_ids"]
+    found = [(p, c, i) for i, (p, c) in enumerate(zip(asked, said, strict=True)) if len(p) + len(c) < room]  # fmt: skip
+    if not found:
+        raise DataError(f"every row is longer than the {room} tokens that the student reads")
+    return Texts(
+        [[*p, *c, end] for p, c, _ in found],
+        [[False] * len(p) + [True] * (len(c) + 1) for p, c, _ in found],
+        weights=None if weights is None else [[weights[i]] * (len(p) + len(c) + 1) for p, c, i in found],
+        ids=[i for *_, i in found],
+        bytes=[len(pairs[i][1].encode()) for *_, i in found],
+        max_length=room,
+        name="rows of a teacher",
+    )  # fmt: skip
+
+
+def _tokenizer(task: Task) -> Any:
+    tokenizer = task.extras.get("tokenizer")
+    if tokenizer is None:
+        raise MethodRefused(f"{task.name} has no tokenizer to read a teacher's texts with")
+    return tokenizer
+
+
+# --- students -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classroom:
+    """Where a study's students learn: each from the same base, with the same budget and seed.
+
+    pretraining: how many times an arm's updates the base is trained on bare arithmetic (`7*19-88`
+    and its working), 0 for students from scratch. The papers' students are pretrained models. The
+    base is trained once, with seed 0, for all arms and seeds.
+    """
+
+    studio: Any
+    setting: Setting
+    seed: int
+    name: str
+    pretraining: float
+
+    @property
+    def task(self) -> Task:
+        """The task as this seed splits it."""
+        return self.studio.task(self.setting, self.seed)
+
+    def base(self, spec: Any = None) -> Any:
+        """What an arm starts from: a pretrained module, or the student's architecture."""
+        spec = spec or self.setting.student
+        if self.pretraining <= 0 or isinstance(spec, nn.Module):
+            return spec
+        task = self.studio.task(self.setting, 0)
+        pairs = bare(task, 8)
+        if not pairs:
+            return spec
+        budget = self.setting.budget
+        longer = (
+            {"steps": round(budget.steps * self.pretraining)} if budget.steps else {"epochs": 1}
+        )
+        name = f"{self.name}-base" + ("" if spec == self.setting.student else "-other")
+        setting = self._on(texts_from(task, pairs), task, spec, longer)
+        return self._played(name, setting, 0)
+
+    def learned(
+        self,
+        arm: str,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        weights: Sequence[float] | None = None,
+        spec: Any = None,
+        steps: float = 1.0,
+    ) -> nn.Module:
+        """A student that has read these prompts and completions."""
+        budget = self.setting.budget
+        longer = {"steps": round(budget.steps * steps)} if budget.steps else {}
+        made = texts_from(self.task, pairs, weights)
+        setting = self._on(made, self.task, self.base(spec), longer)
+        return self._played(f"{self.name}-{arm}", setting, self.seed)
+
+    def _on(self, made: Texts, task: Task, spec: Any, budget: Mapping[str, Any]) -> Setting:
+        told = [made.flat.tolist(), made.offsets.tolist()]
+        told += [] if made.weights is None else [made.weights.tolist()]
+        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        options = {"options": {"rows": digest, "base": self.pretraining}}
+        own = replace(
+            task, train=made, teach=None, metric="perplexity", metrics=(),
+            extras={**task.extras, **options},
+        )  # fmt: skip
+        if isinstance(task.judge, LanguageJudge):  # what is written is judged by the study
+            own = replace(own, judge=replace(task.judge, answers=None))
+        alone = without_teachers(self.setting, spec)
+        return replace(alone, task=own, budget=replace(alone.budget, **budget))
+
+    def _played(self, name: str, setting: Setting, seed: int) -> nn.Module:
+        objective: Objective = setting.supervised()
+        stage = Stage(objective=objective, teacher=None)
+        return self.studio.play(Recipe(name=name, setting=setting, stages=(stage,)), seed).model
+
+    def tokens(self, said: Sequence[str]) -> int:
+        """Tokens that a student is scored on in these completions, their ends included."""
+        ids = (
+            _tokenizer(self.task)(list(said), add_special_tokens=False)["input_ids"] if said else []
+        )
+        return sum(len(i) + 1 for i in ids)
+
+    def says(self, model: nn.Module, prompts: Sequence[str], temperature: float = 0.0) -> list[str]:
+        """What a student writes after each prompt."""
+        return written_after(model, self.task, prompts, temperature, self.seed)
+
+    def exact_match(self, model: nn.Module, test: Sequence[Row]) -> float:
+        """The share of problems whose solution, written greedily, ends in the right answer."""
+        said = self.says(model, [r["prompt"] for r in test])
+        return right(said, test)
+
+
+def right(said: Sequence[str | None], test: Sequence[Row]) -> float:
+    """The share of texts that end in their problem's answer."""
+    hits = [
+        a is not None and normal(a) == normal(r["answer"])
+        for a, r in zip((None if s is None else final_answer(s) for s in said), test, strict=True)
+    ]
+    return sum(hits) / len(hits)
+
+
+def written_after(
+    model: nn.Module, task: Task, prompts: Sequence[str], temperature: float, seed: int
+) -> list[str]:
+    """What a model writes after each prompt; prompts of like length share a batch."""
+    tokenizer = _tokenizer(task)
+    device = next(model.parameters()).device
+    ids = [torch.tensor(i, device=device) for i in tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]  # fmt: skip
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    longest = max(len(i) for i in ids)
+    room = min(
+        int(task.model["length"]) - longest, 2 * longest_answer(texts(task.train, task.name))
+    )
+    sampling = Sampling(max_new=max(room, 8), temperature=temperature, stop=stops(task))
+    g = torch.Generator(device=device).manual_seed(seed)
+    model.eval()
+    told = generate(model, [ids[i] for i in order], sampling, generator=g, batch_size=128)
+    found = [""] * len(ids)
+    for i, t in zip(order, told, strict=True):
+        found[i] = tokenizer.decode(t.tolist(), skip_special_tokens=True)
+    return found
+
+
+def bare(task: Task, times: int) -> list[tuple[str, str]]:
+    """Arithmetic without a story: the programs of other problems of the task's skills, worked out.
+
+    `times` as many as the task has texts. Empty for a task that is not of the school world.
+    """
+    from understudy.tasks.school.rows import parse, rows
+
+    source = problems(task)
+    known = [p for p in (parse(r["question"]) for r in source) if p is not None]
+    if not known:
+        return []
+    made = rows(
+        times * len(source),
+        7,
+        skills=sorted({p.skill for p in known}),
+        difficulty=sorted({p.level for p in known}),
+    )
+    return [(f"solve: {r.program}\n", f"{r.rationale}#{r.answer}") for r in made]
+
+
+def cost(spent: Spent) -> dict[str, float]:
+    """What the teacher was asked, for the figure."""
+    return {"requests": float(spent.requests), "tokens": float(spent.tokens)}
