@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 import understudy as us
 from understudy.settings import BASIC, BASIC_LEVELS
 from understudy.students import load_model
@@ -43,3 +45,11 @@ def test_what_a_student_says_is_judged_by_skill():
     teacher = next(a for a in found["arms"] if a["role"] == "teacher")["runs"][0]["last"]
     assert {k for k in teacher if k.startswith("solve_")} == {f"solve_{s}" for s in BASIC}
     assert teacher["exact_match"] > 0.9
+
+
+def test_a_student_kept_in_half_precision_learns_in_single():
+    setting = us.settings.setting("school-basic", count=40, steps=2)
+    stage = us.Stage(objective=setting.supervised(), teacher=None)
+    student = us.Studio(None).play(us.Recipe(name="s", setting=setting, stages=(stage,)), 0).model
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+    assert all(p.isfinite().all() for p in student.parameters())

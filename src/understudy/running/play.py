@@ -163,12 +163,14 @@ class Play:
         for stage in self.recipe.stages:
             self._admit(stage)
         self.models = {
-            name: self.studio.build(
-                self.recipe.cast.get(name, self.setting.student),
-                self.setting,
-                self.task,
-                self.seed,
-                name,
+            name: _learnable(
+                self.studio.build(
+                    self.recipe.cast.get(name, self.setting.student),
+                    self.setting,
+                    self.task,
+                    self.seed,
+                    name,
+                )
             )
             for stage in self.recipe.stages
             for name in stage.learners
@@ -605,3 +607,12 @@ def _cpu(state: Mapping[str, Any]) -> dict[str, Any]:
         k: (v.full_tensor() if hasattr(v, "full_tensor") else v).detach().cpu()
         for k, v in state.items()
     }
+
+
+def _learnable(model: nn.Module) -> nn.Module:
+    """The model in single precision where it was kept in half: float16 weights cannot be updated.
+
+    Its range ends at 65,504 and its steps near 1 are 0.001; bfloat16 has the range, and is left.
+    """
+    half = any(p.dtype == torch.float16 for p in model.parameters())
+    return model.float() if half else model
