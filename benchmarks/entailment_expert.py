@@ -121,16 +121,18 @@ def measured(weights: Path, pairs: Sequence[Pair]) -> dict[str, object]:
     by: dict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
         by[pair.made].append(place)
-    right = by["supported"]
-    kinds = [k for k in by if k not in ("supported", "fused")]
-    sets = {"trained kinds": (right, [i for k in kinds if k not in never for i in by[k]])}
-    sets |= {k: (right, by[k]) for k in kinds}
-    sets["supported sentences fused"] = (by["fused"], sets["trained kinds"][1])
+    right = [*by["supported"], *by["fused"]]
+    wrong = [k for k in by if not pairs[by[k][0]].supported]
+    trained = [i for k in wrong if k not in never for i in by[k]]
+    sets = {"trained kinds": (right, trained)} | {k: (right, by[k]) for k in wrong}
+    sets["fused"] = (by["fused"], by["fused with a wrong one"])
+    sets["clause"] = (by["clause"], trained)
+    never |= {"clause"}
     found: dict[str, object] = {}
     for name, (good, bad) in sets.items():
         truth = [1] * len(good) + [0] * len(bad)
         found[name] = {
-            "count": len(truth), "never trained on": name in never or "fused" in name,
+            "count": len(truth), "never trained on": name in never,
             **{k: round(roc_auc_score(truth, [s[i] for i in (*good, *bad)]), 4) for k, s in scores.items()},
         }  # fmt: skip
     good, bad = sets["trained kinds"]

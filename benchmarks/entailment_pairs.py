@@ -302,15 +302,27 @@ def added(s: str, text: Text, others: list[Text], random: Random) -> str | None:
 HELD_OUT = (quantifier, modality, added)
 
 
-def fused(text: Text, random: Random) -> str:
-    """Two sentences of a document as one: supported, and never trained on."""
-    a, b = random.sample(text.sentences, 2)
+def fused(a: str, b: str) -> str:
+    """Two sentences as one."""
     return f"{a.rstrip('.')}, and {b[:1].lower()}{b[1:]}"
 
 
+def clause(text: Text, random: Random) -> str | None:
+    """The main clause after an opening one, or a clause after `and`, alone: supported, and never
+    trained on.
+    """
+    for s in random.sample(text.sentences, len(text.sentences)):
+        found = re.match(r"^(?:In|For|By|As|With|After|Before|On|At)\b[^,]{4,40}, ((?:the|a|an|it|this|all|any|no|each|you)\b.{20,})$", s)  # fmt: skip
+        found = found or re.match(r"^.{20,}[,;] (?:and|but) ((?:the|a|an|it|this|all|any|no|each|you)\b.{20,})$", s)  # fmt: skip
+        if found is not None:
+            return found[1][:1].upper() + found[1][1:]
+    return None
+
+
 def make(texts: list[Text], part: str, seed: int = 0) -> list[Pair]:
-    """Pairs of one part: of each passage three supported sentences and four that are not; for the
-    test part one more of each kind that was never trained on.
+    """Pairs of one part: of each passage four supported sentences, one of them made of two, and six
+    that are not, two of them made of a supported one and a wrong one; for the test part one more of
+    each kind that was never trained on.
     """
     own = [t for t in texts if t.part == part]
     found: list[Pair] = []
@@ -321,18 +333,30 @@ def make(texts: list[Text], part: str, seed: int = 0) -> list[Pair]:
         made: list[Pair] = []
         for s in random.sample(text.sentences, 3):
             made.append(Pair(document, light(s, random), True, "supported", part))
+        a, b = random.sample(text.sentences, 2)
+        made.append(Pair(document, fused(light(a, random), light(b, random)), True, "fused", part))
         kinds = list(TRAINED)
         random.shuffle(kinds)
+        count = 0
         for kind in kinds:
             wrong = _wrong(kind, text, others, random)
-            if wrong is not None and sum(not p.supported for p in made) < 4:
+            if wrong is None or count == 6:
+                continue
+            count += 1
+            if count > 4:
+                both = [wrong, light(random.choice(text.sentences), random)]
+                random.shuffle(both)
+                made.append(Pair(document, fused(*both), False, "fused with a wrong one", part))
+            else:
                 made.append(Pair(document, wrong, False, kind.__name__, part))
         if part == "test":
             for kind in HELD_OUT:
                 wrong = _wrong(kind, text, others, random)
                 if wrong is not None:
                     made.append(Pair(document, wrong, False, kind.__name__, part))
-            made.append(Pair(document, fused(text, random), True, "fused", part))
+            alone = clause(text, random)
+            if alone is not None:
+                made.append(Pair(document, alone, True, "clause", part))
         found += made
     return found
 

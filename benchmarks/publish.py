@@ -32,6 +32,8 @@ def league(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "summary.json", target.with_suffix(".json"))
     task, protocol = summary["task"], summary["protocol"]
+    steps = protocol.get("steps")
+    length = f"{steps} updates" if steps else f"{protocol['epochs']} epochs"
     lines = [
         f"# League: {summary['title'].removeprefix('league: ')}",
         "",
@@ -39,7 +41,7 @@ def league(folder: Path, target: Path) -> None:
         "",
         f"{task['train']} training samples, {task['labelled']} of them labelled, "
         f"{task['validate']} to choose by, {task['test']} to judge. {protocol['seeds']} seeds, "
-        f"{protocol['epochs']} epochs of batch {protocol['batch_size']}, lr {protocol['lr']}.",
+        f"{length} of batch {protocol['batch_size']}, lr {protocol['lr']}.",
         "",
         to_markdown(summary),
         "",
