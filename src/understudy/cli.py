@@ -492,6 +492,41 @@ def _serve(given: Any) -> int:
 
 
 def _add_label(commands: Any, common: argparse.ArgumentParser) -> None:
+    y = commands.add_parser(
+        "synthesize",
+        allow_abbrev=False,
+        parents=[common],
+        help="one stage of synthetic data, from a file of rows to the next",
+        description="Rows are .jsonl or .parquet. Stages: generate, verify, filter, deduplicate, "
+        "decontaminate, balance, split; what is dropped stands in NAME.dropped.jsonl, with why.",
+    )
+    y.add_argument("stage", metavar="STAGE")
+    y.add_argument("source", metavar="IN", help="rows")
+    y.add_argument("out", metavar="OUT", help="rows; of split a folder")
+    y.add_argument("--endpoint", metavar="URL", help="generate: OpenAI-compatible; or school")
+    y.add_argument("--model", metavar="NAME", help="generate: the endpoint's model")
+    y.add_argument("--key-env", metavar="VAR", help="environment variable that holds the key")
+    y.add_argument("--ledger", metavar="FILE", help="kept answers (default: OUT.ledger.sqlite)")
+    y.add_argument("--budget", type=float, metavar="MONEY", help="spend at most this")
+    y.add_argument("--prices", metavar="IN,OUT", help="of a million tokens read and written")
+    y.add_argument("--prompt", default="solve", help="solve, explained, program, rephrase, write")
+    y.add_argument("--n", type=int, default=1, metavar="N", help="answers a row")
+    y.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the answers")
+    y.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn")
+    y.add_argument(
+        "--by", metavar="WHAT", help="verify: answer, program, consistency; balance: a column"
+    )
+    y.add_argument("--field", default="question", metavar="COLUMN", help="what is looked at")
+    y.add_argument("--truth", default="answer", metavar="COLUMN", help="the known answer")
+    y.add_argument("--sandbox", action="store_true", help="verify: run any Python, shut in")
+    y.add_argument("--least", type=float, metavar="X", help="words, or the share of a majority")
+    y.add_argument("--most", type=int, metavar="N", help="words, or rows of a value")
+    y.add_argument("--threshold", type=float, metavar="P", help="near duplicates from here (0.8)")
+    y.add_argument("--tests", metavar="FILE", help="decontaminate: the test's rows")
+    y.add_argument("--longest", type=int, default=13, metavar="N", help="words of a run that match")
+    y.add_argument("--shares", default="train=0.9,validation=0.05,test=0.05", metavar="A=P,...")
+    y.set_defaults(run=_synthesize)
+
     b = commands.add_parser(
         "label",
         allow_abbrev=False,
@@ -996,6 +1031,41 @@ def _ledger(given: Any) -> int:
             size = Path(given.path).stat().st_size
             said = ledger_table(found, size) if found else "no answers yet"
         _print(json.dumps(found, indent=2) if given.json else said)
+    return 0
+
+
+def _synthesize(given: Any) -> int:
+    from understudy.api.synthesizing import synthesize
+
+    teacher = None
+    if given.stage == "generate" and given.endpoint == "school":
+        from understudy.tasks.school.talking import school_chat
+
+        teacher = school_chat()
+    elif given.stage == "generate" and given.endpoint is not None:
+        from understudy.teachers.chat import ChatEndpoint, Spending
+
+        if given.model is None:
+            raise UserError("--endpoint needs the model's name there: --model NAME")
+        spending = None if given.budget is None else Spending(money=given.budget)
+        ledger = given.ledger or f"{given.out}.ledger.sqlite"
+        teacher = ChatEndpoint(
+            given.endpoint, given.model, key_env=given.key_env, ledger=ledger, spending=spending,
+            prices=_prices(given.prices),
+        )  # fmt: skip
+    names = ("prompt", "n", "temperature", "seed", "by", "field", "truth", "sandbox", "least",
+             "most", "threshold", "tests", "longest", "shares")  # fmt: skip
+    options = {n: getattr(given, n) for n in names}
+    for found in synthesize(given.stage, given.source, given.out, teacher=teacher, **options):
+        _print(f"{len(found.rows)} rows kept; {found.dropped}")
+        for drop in found.dropped.rows if given.stage == "decontaminate" else ():
+            _print(f"  {drop.id}: {drop.evidence}")
+        if found.spent.requests:
+            cost = "" if found.spent.cost is None else f", {found.spent.cost:.4f} spent"
+            _print(f"{found.spent.requests} answers, {found.spent.tokens} tokens{cost}")
+        if not found.spent.complete:
+            _print("the budget is spent; the same command goes on where there is more")
+    _print(f"rows: {given.out}")
     return 0
 
 

@@ -78,6 +78,17 @@ SHORT: dict[str, dict[str, Any]] = {
     # All numbers of two digits in place of a thousand; fewer texts drafted.
     "canary_exposure": {"canaries": 2, "digits": 2, "model": "llama:width=16,depth=1,heads=2"},
     "emulated_fine_tuning": {"prompts": 1, "large": "llama:width=32,depth=2,heads=2"},
+    # Few questions: what a teacher of 0.87M parameters writes is what takes time.
+    "fine_tune_cot": {"questions": 8, "rationales": 2},
+    "program_distillation": {"questions": 10, "programs": 1},
+    "mammoth": {"questions": 8},
+    "symbolic_kd": {"heads": 40, "judged": 24},
+    "cost_balance": {"seeds": 2, "high": 2.0, "pretraining": 0.0},
+    "tinyllm": {
+        "questions": 6,
+        "pretraining": 0.0,
+        "second": "llama:width=16,depth=1,heads=2",
+    },
 }
 """Arguments for the short run of recipes whose defaults suit no teacher, or no time, as short."""
 

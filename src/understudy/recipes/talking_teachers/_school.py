@@ -21,7 +21,7 @@ from understudy.recipes.language_models._studies import (
     texts,
     without_teachers,
 )
-from understudy.setting import Recipe, Setting, Stage
+from understudy.setting import Recipe, Setting, Stage, described
 from understudy.signals.generation import Sampling, generate
 from understudy.tasks.language import LanguageJudge, language_task
 from understudy.tasks.task import Task
@@ -104,16 +104,32 @@ def _task(
 # --- the teacher ----------------------------------------------------------------------------------
 
 
-def spoken(teacher: ChatTeacher | str | Path | None) -> ChatTeacher:
-    """The teacher: the shipped school teacher, a folder of another model of its world, or any."""
+def spoken(teacher: ChatTeacher | str | Path | None, studio: Any = None) -> ChatTeacher:
+    """The teacher: the shipped school teacher, a folder of another model of its world, or any.
+
+    `URL#MODEL` is an endpoint, `URL#MODEL#VAR` one whose key is in that environment variable; what
+    it answers is kept in `ledger.sqlite` in the studio's folder.
+    """
+    if isinstance(teacher, str) and teacher.startswith(("http://", "https://")):
+        from understudy.teachers.chat.client import ChatEndpoint
+
+        url, *rest = teacher.split("#")
+        if len(rest) not in (1, 2) or not all(rest):
+            raise UserError(f"an endpoint is URL#MODEL or URL#MODEL#KEY_VARIABLE, not {teacher!r}")
+        folder = getattr(studio, "folder", None)
+        ledger = None if folder is None else folder / "ledger.sqlite"
+        if ledger is not None:
+            ledger.parent.mkdir(parents=True, exist_ok=True)
+        key = rest[1] if len(rest) == 2 else None
+        return ChatEndpoint(url, rest[0], key_env=key, ledger=ledger)
     if teacher is None or isinstance(teacher, str | Path):
         from understudy.tasks.school.talking import school_chat
 
         return school_chat(teacher or None)
     if not isinstance(teacher, ChatTeacher):
         raise UserError(
-            f"teacher is a ChatTeacher (ChatEndpoint, LocalChat, ...) or the folder of a school "
-            f"model, not {type(teacher).__name__}"
+            "teacher is a ChatTeacher (ChatEndpoint, LocalChat, ...), URL#MODEL, or the folder of a "
+            f"school model, not {type(teacher).__name__}"
         )
     return teacher
 
@@ -217,8 +233,9 @@ class Classroom:
         longer = (
             {"steps": round(budget.steps * self.pretraining)} if budget.steps else {"epochs": 1}
         )
-        name = f"{self.name}-base" + ("" if spec == self.setting.student else "-other")
         setting = self._on(texts_from(task, pairs), task, spec, longer)
+        told = json.dumps(described(setting), sort_keys=True, default=str)
+        name = f"pretrained-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         return self._played(name, setting, 0)
 
     def learned(

@@ -25,7 +25,7 @@ STRATEGIES = ("answers", "rephrased", "questions")
 def cost_balance(
     setting: Setting | None = None,
     *,
-    teacher: ChatTeacher | str | None = None,
+    teacher: ChatTeacher | str = "",
     seeds: int = 100,
     low: float = 1.0,
     high: float = 12.0,
@@ -46,10 +46,10 @@ def cost_balance(
     When: some questions, a teacher that is paid by the request, and a student to be tuned.
     Cost: B requests; this study three strategies at two budgets, so 3 (low + high) S of them.
     Defaults: S = 100, B / S = 1 and 12. A request is what is counted: an answer costs one, a
-        rephrased or a new question with its answer two. A student reads the teacher's rows alone
-        (`with_seed` adds the S questions' own solutions, of which alone `exact_match_seed` is). `gain` is what the
-        recommended strategy gains over the mean of the three, a strategy drawn at random, with the
-        same requests: the mean over both budgets.
+        rephrased or a new question with its answer two. A student reads the teacher's rows alone;
+        `with_seed` adds the S questions' own solutions, of which alone `exact_match_seed` is.
+        `gain` is what the recommended strategy gains over the mean of the three, a strategy drawn
+        at random, with the same requests: the mean over both budgets.
     Deviations: where low ends is a setting, `threshold` (4), the paper giving the ratio task by
         task. New questions are asked for by the skill and level of one there is (published: by the
         question itself). `verify` drops answers that are known to be wrong (of new questions none
@@ -100,7 +100,7 @@ def _study(
     )
     known = problems(room.task, count=seeds)
     test = problems(room.task, "test")
-    talker = spoken(teacher)
+    talker = spoken(teacher, studio)
     gold = [(r["prompt"], r["solution"]) for r in known]
     figure = {"exact_match_seed": room.exact_match(room.learned("seed", gold), test)}
     spent, gains = Spent(), []
@@ -112,7 +112,7 @@ def _study(
                 talker, known, strategy, budget, temperature=temperature, seed=seed, verify=verify
             )
             spent += cost
-            pairs = [(r["prompt"], r["reply"]) for r in made]
+            pairs = [*(gold if with_seed else ()), *((r["prompt"], r["reply"]) for r in made)]
             model = room.learned(f"{strategy}-{name}", pairs)
             found[strategy] = room.exact_match(model, test)
             figure[f"exact_match_{strategy}_{name}"] = found[strategy]

@@ -13,7 +13,7 @@ from understudy.teachers.chat import ChatSampling, ChatTeacher
 def fine_tune_cot(
     setting: Setting | None = None,
     *,
-    teacher: ChatTeacher | str | None = None,
+    teacher: ChatTeacher | str = "",
     questions: int = 600,
     rationales: int = 4,
     temperature: float = 2.0,
@@ -68,7 +68,7 @@ def _study(
     asked = problems(room.task, count=questions)
     sampling = ChatSampling(temperature=temperature, seed=seed)
     said = generate(
-        spoken(teacher), asked, lambda r: prompts.solve(r["question"]), n=rationales,
+        spoken(teacher, studio), asked, lambda r: prompts.solve(r["question"]), n=rationales,
         sampling=sampling,
     )  # fmt: skip
     right = by_answer(said.rows)

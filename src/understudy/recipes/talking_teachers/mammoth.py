@@ -30,7 +30,7 @@ TRIGGER = "Let's write a program."
 def mammoth(
     setting: Setting | None = None,
     *,
-    teacher: ChatTeacher | str | None = None,
+    teacher: ChatTeacher | str = "",
     questions: int = 900,
     temperature: float = 2.0,
     sandbox: bool = False,
@@ -88,7 +88,7 @@ def _study(
         studio=studio, setting=setting, seed=seed, name="mammoth", pretraining=pretraining
     )
     worth = sandboxed if sandbox else interpret
-    talker = spoken(teacher)
+    talker = spoken(teacher, studio)
     asked = problems(room.task, count=questions)
     sampling = ChatSampling(temperature=temperature, seed=seed)
     chains = generate(talker, asked, lambda r: prompts.solve(r["question"]), sampling=sampling)

@@ -26,7 +26,7 @@ from understudy.teachers.chat import ChatSampling, ChatTeacher
 def program_distillation(
     setting: Setting | None = None,
     *,
-    teacher: ChatTeacher | str | None = None,
+    teacher: ChatTeacher | str = "",
     questions: int = 900,
     programs: int = 2,
     temperature: float = 2.0,
@@ -91,7 +91,7 @@ def _study(
         pretraining=pretraining,
     )  # fmt: skip
     worth = sandboxed if sandbox else interpret
-    talker = spoken(teacher)
+    talker = spoken(teacher, studio)
     asked = problems(room.task, count=questions)
     said = generate(
         talker, asked, lambda r: prompts.program(r["question"]), kept_as("program"), n=programs,

@@ -27,7 +27,7 @@ HEAD = ("skill", "level", "name", "noun")
 def symbolic_kd(
     setting: Setting | None = None,
     *,
-    teacher: ChatTeacher | str | None = None,
+    teacher: ChatTeacher | str = "",
     heads: int = 2400,
     judged: int = 200,
     recall: float = 0.5,
@@ -94,7 +94,7 @@ def _study(
     )
     asked = heads_of(room.task, "train", heads, seed)
     said = generate(
-        spoken(teacher), asked, ask, kept_as("text"),
+        spoken(teacher, studio), asked, ask, kept_as("text"),
         sampling=ChatSampling(temperature=temperature, seed=seed),
     )  # fmt: skip
     corpus = exact(said.rows, ("text",)).rows
@@ -104,7 +104,7 @@ def _study(
     seen = {r["id"] for r in sample}
     kept = by_critic(corpus, critic, threshold=critic.threshold).rows
     arms = {"student": kept, "control": at_random(corpus, len(kept), seed)}
-    tests = heads_of(room.task, "test", 400, seed)
+    tests = heads_of(room.task, "test", len(problems(room.task, "test")), seed)
     found: dict[str, float] = {}
     for name, rows in arms.items():
         model = room.learned(name, [(head(r), r["text"]) for r in rows])
