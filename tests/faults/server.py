@@ -87,7 +87,10 @@ def toy(request: Mapping[str, Any], index: int) -> str:
 class Endpoint:
     """What the server did: `requests` (their JSON), `headers`, the most it saw at once."""
 
-    def __init__(self, script: Script | Sequence[Any], upstream: str | None, delay: float) -> None:
+    def __init__(
+        self, script: Script | Sequence[Any], upstream: str | None, delay: float, port: int
+    ) -> None:
+        self.port = port
         self._script, self._upstream, self._delay = script, upstream, delay
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -120,7 +123,7 @@ class Endpoint:
 
     async def _serve(self) -> None:
         self._halt = asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=512)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=512)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._halt.wait()
@@ -220,12 +223,14 @@ class Endpoint:
             lines.append(f"Authorization: {headers['authorization']}")
         out.write("\r\n".join([*lines, "", ""]).encode() + body)
         head = await far.readuntil(b"\r\n\r\n")
-        rest = await far.read()
-        writer.write(head + rest)
+        lines = [line.partition(b":") for line in head.lower().split(b"\r\n")]
+        size = next((int(v) for k, _, v in lines if k == b"content-length"), None)
+        whole = await (far.read() if size is None else far.readexactly(size))
+        status = int(head.split(b" ", 2)[1])
+        writer.write(_head(status, len(whole)) + whole)
         await writer.drain()
         out.close()
         self.answered += 1
-        writer.transport.abort() if b"content-length" not in head.lower() else None
 
 
 def completion(request: Mapping[str, Any], fate: Answer) -> bytes:
@@ -260,10 +265,14 @@ async def _send(
 
 @contextmanager
 def endpoint(
-    script: Script | Sequence[Any] = (), *, upstream: str | None = None, delay: float = 0.0
+    script: Script | Sequence[Any] = (),
+    *,
+    upstream: str | None = None,
+    delay: float = 0.0,
+    port: int = 0,
 ):
-    """A running server, stopped at the end."""
-    server = Endpoint(script, upstream, delay)
+    """A running server, stopped at the end; `delay` seconds to an answer."""
+    server = Endpoint(script, upstream, delay, port)
     server.start()
     try:
         yield server

@@ -274,17 +274,16 @@ class ChatEndpoint:
                 came = [inbox.get()]
                 while not inbox.empty():
                     came.append(inbox.get())
+                under_way -= len(came)
                 for item, error in came:
-                    under_way -= 1
                     if error is None:
                         yield self._outcome(item, job)
                     elif isinstance(error, ChatError) and not _of_all(error):
                         yield item.place, error
-                    elif not isinstance(error, Stopped):
-                        if wrong is None or isinstance(wrong, BudgetSpent):
-                            wrong = error
-                        if asking is not None:
-                            loop.loop().call_soon_threadsafe(job.stop)
+                    elif not isinstance(error, Stopped) and (
+                        wrong is None or isinstance(wrong, BudgetSpent)
+                    ):
+                        wrong = error
         finally:
             if asking is not None:
                 self._end(asking, job, inbox, under_way)
@@ -305,6 +304,8 @@ class ChatEndpoint:
             except BaseException as caught:
                 error = caught.with_traceback(None)
             if error is not None:
+                if not isinstance(error, ChatError) or _of_all(error):
+                    job.stop()
                 await self._unclaimed(asking, item)
             inbox.put((item, error))
 

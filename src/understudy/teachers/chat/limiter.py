@@ -57,7 +57,8 @@ class Limiter:
         self._row = 0
         self._cool = COOL_S
         self._down_at = -float("inf")
-        self._until = -float("inf")
+        self._until = -float("inf")  # no request before, and of that what the endpoint asked for
+        self._asked = -float("inf")
         self._since: float | None = None
 
     def wait(self) -> float:
@@ -68,9 +69,9 @@ class Limiter:
         """
         now = self.clock()
         if self._since is not None and (
-            now - self._since >= self.patience or self._until - self._since > self.patience
+            now - self._since >= self.patience or self._asked - self._since > self.patience
         ):
-            waits = f", and asks to wait {self._until - now:.0f} s" if self._until > now else ""
+            waits = f", and asks to wait {self._asked - now:.0f} s" if self._asked > now else ""
             raise Unavailable(
                 f"no answer for {now - self._since:.0f} s in {self.strikes} requests "
                 f"({self.reason}{waits}); stopped: what was answered is kept, run it again later"
@@ -117,8 +118,11 @@ class Limiter:
                 self.limit = max(1.0, self.limit * DOWN)
                 self._down_at = now
                 self._row += 1
-            pause = min(self.backoff * 2 ** (self._row - 1), COOLEST_S) * self._jitter()
-            self._until = max(self._until, now + (pause if retry_after is None else retry_after))
+            if retry_after is not None:
+                self._asked = max(self._asked, now + retry_after)
+                self._until = max(self._until, self._asked)
+            else:
+                self._rest(now, min(self.backoff * 2 ** (self._row - 1), COOLEST_S))
         if self.strikes >= STRIKES and (now >= self._until or not self.open):
             if not self.open:
                 self.told(
@@ -126,8 +130,14 @@ class Limiter:
                     f"one at a time for up to {self.patience:.0f} s"
                 )
             self.open = True
-            self._until = max(self._until, now + self._cool * self._jitter())
+            self._rest(now, self._cool)
             self._cool = min(2 * self._cool, COOLEST_S)
+
+    def _rest(self, now: float, seconds: float) -> None:
+        """Sends nothing for a while, which ends with the patience."""
+        assert self._since is not None
+        until = min(now + seconds * self._jitter(), self._since + self.patience)
+        self._until = max(self._until, until)
 
     def pause(self, attempt: int) -> float:
         """Seconds before a failed request is sent again, after its `attempt`-th try."""

@@ -133,7 +133,7 @@ def _tight(node: Any) -> bool:
         if set(node.get("required", ())) != set(names) or node.get("additionalProperties"):
             return False
         node["additionalProperties"] = False
-    inside = [node.get("items", {}), *node.get("anyOf", ())]
+    inside = [node.get("items"), *node.get("anyOf", ())]
     for name in ("properties", "$defs", "definitions"):
         inside += node.get(name, {}).values()
     if any(word in node for word in ("oneOf", "allOf", "prefixItems", "uniqueItems", "default")):
