@@ -43,6 +43,8 @@ OPPOSED: dict[str, str] = {
 only their effect on the weights is checked."""
 
 SHORT: dict[str, dict[str, Any]] = {
+    "label_schema": {"amounts": (32,)},
+    "trueteacher": {"writer_epochs": 1},
     # A teacher of 40 updates is never sure; still above chance, so that some samples are left out.
     "noisy_student": {"confidence": 0.12},
     # Fewer attacked samples and fewer students: these, not the training, are what takes time.
