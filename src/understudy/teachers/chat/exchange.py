@@ -1,12 +1,14 @@
 """One conversation on its way: through the limiter and the budget, over the wire, into the ledger."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from understudy.errors import LedgerError
 from understudy.store.ledger import Answer, Asked, Failure, Ledger
 from understudy.teachers.chat import choices
 from understudy.teachers.chat.choices import Choice, Malformed, Manner, Said, Turns
@@ -282,7 +284,7 @@ class Asking:
             self.sent += 1
             began = time.perf_counter()
             try:
-                came = await self.wire.post(body)
+                came = self._without_key(await self.wire.post(body))
                 if came.status == 200:
                     came = choices.said(came.body)
             except (Lost, Malformed) as error:
@@ -387,10 +389,19 @@ class Asking:
         """The text without the key, which some endpoints repeat."""
         return text.replace(self._key, "[key]") if self._key and self._key in text else text
 
+    def _without_key(self, heard: Heard) -> Heard:
+        """An answer before anything is made of it: errors and refusals repeat keys too."""
+        key = (self._key or "").encode()
+        if not key or key not in heard.body:
+            return heard
+        return replace(heard, body=heard.body.replace(key, b"[key]"))
+
     async def close(self) -> None:
-        """Ends what is open; every answer is on the disk by then."""
+        """Ends what is open; what the disk did not take before is offered once more."""
         if self.recorder is not None:
             await self.recorder.flush()
+            with contextlib.suppress(LedgerError):
+                self.recorder.retry()
             self.recorder.close()
         await self.wire.close()
 
