@@ -230,9 +230,10 @@ def _choices(value: Any, node: Any, root: Mapping[str, Any], where: str) -> None
                 except ValueError as error:
                     wrong.append(str(error))
             fitting = len(node[word]) - len(wrong)
-            if fitting == 0 or (word == "oneOf" and fitting > 1):
-                said = wrong[-1] if wrong and not fitting else f"{fitting} of them fit"
-                raise ValueError(f"{where} fits none of {word}: {said}" if not fitting else said)
+            if not fitting:
+                raise ValueError(f"{where} fits none of {word}: {wrong[-1] if wrong else 'empty'}")
+            if word == "oneOf" and fitting > 1:
+                raise ValueError(f"{where} fits {fitting} of oneOf, and only one may fit")
 
 
 def _text(value: str, node: Any, where: str) -> None:
