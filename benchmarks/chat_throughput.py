@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -245,7 +246,7 @@ def restart(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     return {"rows": args.job, "seconds": median(times), "with_imports": median(walls)}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -256,15 +257,15 @@ def main() -> None:
     parser.add_argument("--job", type=int, default=100_000, help="rows of the job run again")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--only", choices=("throughput", "lookup", "restart"))
-    parser.add_argument("--quick", action="store_true", help="a twentieth of everything")
+    parser.add_argument("--quick", action="store_true", help="a small part of everything")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--again", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.again:
         again(Path(args.again[0]), args.again[1], int(args.again[2]))
-        return
+        return {}
     if args.quick:
-        args.requests, args.rows, args.job, args.turns = 200, 50_000, 5000, 1
+        args.requests, args.rows, args.job, args.turns = 100, 10_000, 2000, 1
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -283,6 +284,7 @@ def main() -> None:
             found["restart"] = restart(args, folder)
             print("restart:", {k: round(v, 3) for k, v in found["restart"].items()})
     write(args.out, found)
+    return found
 
 
 if __name__ == "__main__":

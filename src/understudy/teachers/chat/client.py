@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -362,6 +363,7 @@ class ChatEndpoint:
                     prices=self.prices, limiter=limiter, attempts=self.attempts,
                 )  # fmt: skip
                 self._asking = (os.getpid(), asking)
+                weakref.finalize(self, loop.let_go, os.getpid(), asking).atexit = False
             asking = self._asking[1]
         if asking.recorder is not None:
             asking.recorder.retry()

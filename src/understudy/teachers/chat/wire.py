@@ -18,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from understudy.errors import UserError
+from understudy.teachers.chat import loop
 from understudy.teachers.chat.address import loopback
 
 _SENT = ("authorization", "content-type", "accept", "user-agent")
@@ -64,6 +65,7 @@ class Wire:
             max_retries=0, timeout=timeout, http_client=straight(self._carrier),
         )  # fmt: skip
         self._head: tuple[str, Mapping[str, str]] | None = None
+        loop.opened.add(self)
 
     def __repr__(self) -> str:
         return f"Wire({self.base_url!r})"
