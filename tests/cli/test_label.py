@@ -76,6 +76,19 @@ def test_a_budget_is_kept(served: Any, data: Any, cli: Any) -> None:
     assert "the budget is spent" in out
 
 
+def test_a_wrong_key_is_said_before_there_is_a_folder(
+    served: Any, data: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_KEY", "canary-of-another-door")
+    for extra in ((), ("--soft",), ("--plan",)):
+        code, out, err = cli(*data, *asks(served[0]), *extra)
+        assert code == 2
+        assert "check what LABEL_KEY holds" in err
+        assert len(err.splitlines()) == 1
+        assert "canary" not in out + err
+        assert not Path("runs/a").exists()
+
+
 def test_wrong_input_is_one_line(data: Any, served: Any, refused: Any) -> None:
     url, _ = served
     for words, said in (

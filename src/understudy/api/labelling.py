@@ -20,6 +20,7 @@ from understudy.data.labelling import (
     Plan,
     Prices,
     Row,
+    ask,
     cascade,
     distinct,
     divide,
@@ -34,7 +35,7 @@ from understudy.errors import UserError, nearest
 from understudy.evaluation.raters import agree, wilson_interval
 from understudy.files import write_json, write_text
 from understudy.recipes.talking_teachers._students import WORDS, said, student_spec
-from understudy.recipes.talking_teachers._teachers import teacher_of
+from understudy.recipes.talking_teachers._teachers import answering
 from understudy.running import Studio
 from understudy.setting import override
 from understudy.students import save_student
@@ -145,45 +146,48 @@ def label(
     spec = replace(spec, budget=override(spec.budget, options))
     if not 0 <= least <= 1:
         raise UserError(f"least is a confidence from 0 to 1, not {least}")
-    speaks = teacher_of(
+    with answering(
         teacher, endpoint, model, key_env=key_env, budget=budget, prices=prices,
         ledger=ledger or _beside(out), concurrency=concurrency,
-    )  # fmt: skip
-    config = {
-        "method": "label",
-        "recipe": {
-            "labels": dict(given.asking.labels),
-            "teacher": speaks.fingerprint(),
-            "texts": len(given.texts),
-            "student": str(student),
-            "budget": {k: str(v) for k, v in options.items()},
-            "soft": str(soft),
-            "votes": votes,
-            "least": least,
-            "validate": validate,
-            "test": test,
-            "seed": seed,
-        },
-        "seeds": 1,
-        "command": command,
-    }
-    folder = open_run(out, config, resume=resume, overwrite=overwrite)
-    asking = given.asking
-    if given.soft and votes is None:
-        way = soft if isinstance(soft, str) and soft != "auto" else None
-        probe = next(iter(given.texts.values()))
-        asking = replace(asking, way=way or soft_way(speaks, probe, asking.labels))
-    divided = _divided(given, gold, validate, test, seed)
-    studio = Studio(
-        None if folder is None else folder / "checkpoints",
-        device=pick_device(device),
-        listeners=list(callbacks),
-    )
-    found = Labelled()
-    learned = learn_in_rounds(
-        studio, speaks, given.texts, divided, asking, found, spec, soft=given.soft, first=first,
-        every=every, least=least, max_length=max_length, seed=seed, progress=progress,
-    )  # fmt: skip
+    ) as speaks:  # fmt: skip
+        config = {
+            "method": "label",
+            "recipe": {
+                "labels": dict(given.asking.labels),
+                "teacher": speaks.fingerprint(),
+                "texts": len(given.texts),
+                "student": str(student),
+                "budget": {k: str(v) for k, v in options.items()},
+                "soft": str(soft),
+                "votes": votes,
+                "least": least,
+                "validate": validate,
+                "test": test,
+                "seed": seed,
+            },
+            "seeds": 1,
+            "command": command,
+        }
+        asking = given.asking
+        divided = _divided(given, gold, validate, test, seed)
+        first_text = given.texts[divided.validate[0]]
+        if given.soft and votes is None:
+            way = soft if isinstance(soft, str) and soft != "auto" else None
+            asking = replace(asking, way=way or soft_way(speaks, first_text, asking.labels))
+        found = Labelled()
+        if teacher is None:
+            # a wrong key or address says so before there is a folder; the ledger keeps the answer
+            ask(speaks, {divided.validate[0]: first_text}, asking, found)
+        folder = open_run(out, config, resume=resume, overwrite=overwrite)
+        studio = Studio(
+            None if folder is None else folder / "checkpoints",
+            device=pick_device(device),
+            listeners=list(callbacks),
+        )
+        learned = learn_in_rounds(
+            studio, speaks, given.texts, divided, asking, found, spec, soft=given.soft, first=first,
+            every=every, least=least, max_length=max_length, seed=seed, progress=progress,
+        )  # fmt: skip
     assert learned.result is not None
     assert learned.task is not None
     people, sheet = given.people, None
@@ -231,16 +235,16 @@ def label_plan(
     The answers are kept in the ledger that `label` reads, so that they are not paid for again.
     """
     given = _read(texts, labels, text, soft, votes, None, None)
-    speaks = teacher_of(
+    with answering(
         teacher, endpoint, model, key_env=key_env, budget=budget, prices=prices,
         ledger=ledger or _beside(out),
-    )  # fmt: skip
-    asking = given.asking
-    if given.soft and votes is None:
-        way = soft if isinstance(soft, str) and soft != "auto" else None
-        probe = next(iter(given.texts.values()))
-        asking = replace(asking, way=way or soft_way(speaks, probe, asking.labels))
-    return planned(speaks, given.texts, asking, prices)
+    ) as speaks:  # fmt: skip
+        asking = given.asking
+        if given.soft and votes is None:
+            way = soft if isinstance(soft, str) and soft != "auto" else None
+            probe = next(iter(given.texts.values()))
+            asking = replace(asking, way=way or soft_way(speaks, probe, asking.labels))
+        return planned(speaks, given.texts, asking, prices)
 
 
 def _beside(out: str | Path | None) -> Path | None:

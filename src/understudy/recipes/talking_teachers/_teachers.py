@@ -1,6 +1,9 @@
 """Who answers: a model behind an endpoint, or a built-in expert."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from understudy.data.labelling import Prices, check_prices
 from understudy.errors import UserError, nearest
@@ -58,3 +61,17 @@ def teacher_of(
         prices=prices,
         concurrency=concurrency,
     )
+
+
+@contextmanager
+def answering(
+    teacher: ChatTeacher | None, endpoint: str | None, model: str | None, **options: Any
+) -> Iterator[ChatTeacher]:
+    """`teacher_of`, closed at the end where it was opened here."""
+    found = teacher_of(teacher, endpoint, model, **options)
+    try:
+        yield found
+    finally:
+        close = getattr(found, "close", None)
+        if teacher is None and close is not None:
+            close()

@@ -16,7 +16,7 @@ from understudy.evaluation import f1
 from understudy.evaluation.raters import agree
 from understudy.recipes.talking_teachers._definitions import definitions
 from understudy.recipes.talking_teachers._students import SMALL, WORDS, right, said, taught
-from understudy.recipes.talking_teachers._teachers import teacher_of
+from understudy.recipes.talking_teachers._teachers import answering
 from understudy.setting import Recipe, Setting
 from understudy.tasks import task as built_in
 from understudy.tasks.task import Task
@@ -132,13 +132,13 @@ def _study(
         raise DataError(f"the schema has the labels {list(asked)}, the data {names}")
     endpoint, model, key_env = who
     ledger = None if studio.folder is None else studio.folder / "ledger.sqlite"
-    teacher = teacher_of(None, endpoint, model, key_env=key_env, ledger=ledger)
     order = np.random.default_rng(seed).permutation(len(task.train))[:most]
     parts = {p: _part(task, p) for p in ("validate", "test")}
     parts["train"] = _part(task, "train", order)
-    way = soft_way(teacher, next(iter(parts["train"][1].values())), asked)
-    asking = Asking(labels=asked, way=way, votes=votes)
-    found = {k: ask(teacher, texts, asking) for k, (_, texts) in parts.items()}
+    with answering(None, endpoint, model, key_env=key_env, ledger=ledger) as teacher:
+        way = soft_way(teacher, next(iter(parts["train"][1].values())), asked)
+        asking = Asking(labels=asked, way=way, votes=votes)
+        found = {k: ask(teacher, texts, asking) for k, (_, texts) in parts.items()}
     train, texts = parts["train"]
     rows = [n for n in texts if n in found["train"].rows]
     place = {n: i for i, n in enumerate(train.ids.tolist())}

@@ -27,7 +27,7 @@ from understudy.recipes.talking_teachers._documents import (
 )
 from understudy.recipes.talking_teachers._students import said
 from understudy.recipes.talking_teachers._summarisers import Writer, central, tokens
-from understudy.recipes.talking_teachers._teachers import teacher_of
+from understudy.recipes.talking_teachers._teachers import answering
 from understudy.setting import Recipe, Setting, Stage
 from understudy.students.aligned import Aligned
 from understudy.tasks.task import Task
@@ -145,15 +145,20 @@ def _study(
         )
     endpoint, model, key_env = who
     ledger = None if studio.folder is None else studio.folder / "ledger.sqlite"
-    teacher = teacher_of(None, endpoint, model, key_env=key_env, ledger=ledger)
     random = Random(seed)
     # a short run has fewer edits to learn from, and writes about as many fewer documents
     share = len(task.train) / len(task.extras["pairs"]["train"])
     written = (
         _read_pairs(own_pairs) if own_pairs else _written(task, share, most, epochs, seed, random)
     )
+    # people's own lines stand behind the edits: each is scored apart
+    edited = _tested(task)
+    test = [*edited, *task.extras["lines"][: max(2, 2 * len(edited))]]
     spent, failures = Spent(), list[Failure]()
-    judged = judge(teacher, written, spent, failures)
+    with answering(None, endpoint, model, key_env=key_env, ledger=ledger) as teacher:
+        judged = judge(teacher, written, spent, failures)
+        own = [(p.document.text, p.statement, p.made) for p in test]
+        heard = judge(teacher, own, Spent(), [])
     kept = balanced(judged, random)
     n = len(kept)
     if n < 4:
@@ -168,11 +173,7 @@ def _study(
         "random": _source(random.sample(judged, min(n, len(judged)))),
         "perturbed": edits.subset(drawn),  # pyright: ignore[reportAttributeAccessIssue]
     }
-    # people's own lines stand behind the edits: each is scored apart
-    edited = _tested(task)
-    test = [*edited, *task.extras["lines"][: max(2, 2 * len(edited))]]
     scores = {k: _learned(studio, seed, k, setting, task, v, test) for k, v in rows.items()}
-    heard = judge(teacher, [(p.document.text, p.statement, p.made) for p in test], Spent(), [])
     if len(heard) == len(test):  # failures have no place in a ranking
         p = torch.tensor([j.probability for j in heard], dtype=torch.float64)
         scores["teacher"] = torch.stack([1 - p, p], -1).clamp_min(1e-12).log().float()
