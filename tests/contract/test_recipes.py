@@ -82,8 +82,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "emulated_fine_tuning": {"prompts": 1, "large": "llama:width=32,depth=2,heads=2"},
     # Few questions: what a teacher of 0.87M parameters writes is what takes time.
     "fine_tune_cot": {"questions": 8, "rationales": 2},
-    "program_distillation": {"questions": 10, "programs": 1},
-    "mammoth": {"questions": 8},
+    "program_distillation": {"questions": 10},
+    "mammoth": {"questions": 6, "pretraining": 0.0},
     "symbolic_kd": {"heads": 40, "judged": 24},
     "cost_balance": {"seeds": 2, "high": 2.0, "pretraining": 0.0},
     "tinyllm": {

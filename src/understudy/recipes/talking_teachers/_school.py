@@ -204,9 +204,9 @@ def _tokenizer(task: Task) -> Any:
 class Classroom:
     """Where a study's students learn: each from the same base, with the same budget and seed.
 
-    pretraining: how many times an arm's updates the base is trained on bare arithmetic (`7*19-88`
-    and its working), 0 for students from scratch. The papers' students are pretrained models. The
-    base is trained once, with seed 0, for all arms and seeds.
+    pretraining: how many times an arm's updates the base is trained (`learnt_before`), 0 for
+    students from scratch. The papers' students are pretrained models. The base is trained once, with
+    seed 0, for all arms and seeds.
     """
 
     studio: Any
@@ -226,7 +226,7 @@ class Classroom:
         if self.pretraining <= 0 or isinstance(spec, nn.Module):
             return spec
         task = self.studio.task(self.setting, 0)
-        pairs = bare(task, 8)
+        pairs = learnt_before(task, 8)
         if not pairs:
             return spec
         budget = self.setting.budget
@@ -321,10 +321,12 @@ def written_after(
     return found
 
 
-def bare(task: Task, times: int) -> list[tuple[str, str]]:
-    """Arithmetic without a story: the programs of other problems of the task's skills, worked out.
+def learnt_before(task: Task, times: int) -> list[tuple[str, str]]:
+    """What a base has read: stories without their solutions, and arithmetic without a story.
 
-    `times` as many as the task has texts. Empty for a task that is not of the school world.
+    Of `times` as many other problems of the task's skills as the task has, one in three the problem's
+    text, else its program (`7*19-88`) worked out; of no problem both. Empty for a task that is not of
+    the school world.
     """
     from understudy.tasks.school.rows import parse, rows
 
@@ -338,7 +340,12 @@ def bare(task: Task, times: int) -> list[tuple[str, str]]:
         skills=sorted({p.skill for p in known}),
         difficulty=sorted({p.level for p in known}),
     )
-    return [(f"solve: {r.program}\n", f"{r.rationale}#{r.answer}") for r in made]
+    return [
+        ("solve:", f" {r.question}")
+        if place % 3 == 0
+        else (f"solve: {r.program}\n", f"{r.rationale}#{r.answer}".strip())
+        for place, r in enumerate(made)
+    ]
 
 
 def cost(spent: Spent) -> dict[str, float]:

@@ -99,7 +99,9 @@ def _study(
         studio=studio, setting=setting, seed=seed, name="tinyllm", pretraining=pretraining
     )
     test = problems(room.task, "test")
-    talkers = [spoken(t, studio) for t in teachers] if teachers else [spoken(None), _second(room, second)]
+    talkers = (
+        [spoken(t, studio) for t in teachers] if teachers else [spoken(None), _second(room, second)]
+    )
     asked = problems(room.task, count=questions)
     sampling = ChatSampling(temperature=temperature, seed=seed)
     forced = [_forced(t, asked, sampling, shots) for t in talkers]
