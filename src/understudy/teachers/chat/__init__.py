@@ -1,6 +1,7 @@
 """Teachers one can only talk to: an OpenAI-compatible endpoint, or a local model behind the same words."""
 
 from understudy.teachers.chat.client import ChatEndpoint
+from understudy.teachers.chat.local import LocalChat
 from understudy.teachers.chat.spending import Spending
 from understudy.teachers.chat.talk import (
     BudgetSpent,
@@ -23,6 +24,7 @@ __all__ = [
     "ChatSampling",
     "ChatTeacher",
     "Conversation",
+    "LocalChat",
     "Logprobs",
     "Message",
     "Reply",
