@@ -6,7 +6,10 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
+
+_AT_ONCE = 500
 
 
 class Claims:
@@ -23,26 +26,33 @@ class Claims:
     def claim(self, keys: Sequence[str], seconds: float) -> set[str]:
         """Takes keys for `seconds`; gives those that this process has now and that no one answered."""
         now, me = time.time(), owner()
-        mine: set[str] = set()
         alive: dict[str, bool] = {me: False}  # one's own claim may be taken again
+        wanted = {bytes.fromhex(k): k for k in keys}
+        every = list(wanted)
         with self._writing("claim requests in") as writer:
-            for key in keys:
-                raw = bytes.fromhex(key)
-                if writer.execute("SELECT 1 FROM answers WHERE key = ?", [raw]).fetchone():
-                    continue
-                held = writer.execute(
-                    "SELECT owner, until FROM claims WHERE key = ?", [raw]
-                ).fetchone()
-                if held is not None and held[1] > now:
-                    if held[0] not in alive:
-                        alive[held[0]] = _runs(held[0])
-                    if alive[held[0]]:
-                        continue
-                writer.execute(
-                    "INSERT OR REPLACE INTO claims VALUES (?,?,?)", (raw, me, now + seconds)
-                )
-                mine.add(key)
-        return mine
+            for start in range(0, len(every), _AT_ONCE):
+                part = every[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                answered = f"SELECT key FROM answers WHERE key IN ({marks})"
+                for (key,) in writer.execute(answered, part):
+                    del wanted[key]
+            raw = list(wanted)
+            for start in range(0, len(raw), _AT_ONCE):
+                part = raw[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                for key, holder in writer.execute(
+                    f"SELECT key, owner FROM claims WHERE key IN ({marks}) AND until > {now!r}",
+                    part,
+                ).fetchall():
+                    if holder not in alive:
+                        alive[holder] = _runs(holder)
+                    if alive[holder]:
+                        del wanted[key]
+            writer.executemany(
+                "INSERT OR REPLACE INTO claims VALUES (?,?,?)",
+                [(key, me, now + seconds) for key in wanted],
+            )
+        return set(wanted.values())
 
     def release(self, keys: Sequence[str]) -> None:
         """Gives claims up, of this process alone."""
@@ -56,7 +66,12 @@ class Claims:
 
 def owner() -> str:
     """This process: its machine, number and start, as a number is given again some day."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+    return _owner(os.getpid())
+
+
+@lru_cache(1)
+def _owner(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}:{_started(pid)}"
 
 
 def _runs(name: str) -> bool:

@@ -202,6 +202,7 @@ class Ledger(Claims):
         key reads one answer, for ever.
         """
         kept: list[Answer] = []
+        keys: list[tuple[bytes]] = []
         now = time.time()
         with self._writing("record answers in") as writer:
             known = _requests(writer, [asked for asked, _, _ in rows])
@@ -223,7 +224,8 @@ class Ledger(Claims):
                     _, *row = writer.execute(f"{_ANSWER} WHERE key = ?", [key]).fetchone()
                     answer = _answer(row)
                 kept.append(answer)
-                writer.execute("DELETE FROM claims WHERE key = ?", [key])
+                keys.append((key,))
+            writer.executemany("DELETE FROM claims WHERE key = ?", keys)
         return kept
 
     def fail(self, asked: Asked, failure: Failure, sample: int = 0) -> None:

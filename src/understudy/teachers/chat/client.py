@@ -11,7 +11,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from understudy.teachers.chat.wire import Wire
 
 log = logging.getLogger("understudy.chat")
 DEFAULT = ChatSampling()
-CHUNK = 1000
+CHUNK = 50
 CLAIM_S = 600.0
 _ELSEWHERE_S = 0.1
 
@@ -249,6 +248,8 @@ class ChatEndpoint:
                                 break
                         elif wrong is None:
                             work.append(entry)
+                            if len(work) >= self.concurrency:
+                                break
                     if work:
                         asking = asking or self._begin()
                         work, others = self._claimed(work)
@@ -409,7 +410,7 @@ def _prices(prices: Any) -> Prices | None:
 
 def _reply(answer: Answer, name: str, parsed: Any, cached: bool) -> Reply:
     told = answer.logprobs
-    made = Reply(
+    return Reply(
         text=answer.text,
         finish=answer.finish,
         parsed=parsed,
@@ -417,6 +418,6 @@ def _reply(answer: Answer, name: str, parsed: Any, cached: bool) -> Reply:
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
         cost=answer.cost,
+        cached=cached,
         key=name,
     )
-    return replace(made, cached=True) if cached else made

@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy.store.ledger import Answer, Asked, Failure, Ledger
 
-TOGETHER_S = 0.003
+TOGETHER_S = 0.006
 
 
 class Recorder:
@@ -26,6 +26,8 @@ class Recorder:
         waiting = [asyncio.get_running_loop().create_future() for _ in rows]
         self._answers += zip(rows, waiting, strict=True)
         self._start()
+        if len(waiting) == 1:
+            return [await waiting[0]]
         return list(await asyncio.gather(*waiting))
 
     def fail(self, rows: Sequence[tuple[Asked, int, Failure]]) -> None:
