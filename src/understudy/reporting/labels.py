@@ -173,12 +173,17 @@ def _tables(what: What) -> list[Table]:
         ]
         for step in _some(what["cascade"])
     ]  # fmt: skip
+    curve_head = ["round", "rows", "validation", "test", "gain", "money so far"]
+    cascade_head = ["confidence from", "to the teacher", "right", "money of 1000"]
+    if spent["money"] is None:
+        curve, curve_head = [row[:-1] for row in curve], curve_head[:-1]
+        cascade, cascade_head = [row[:-1] for row in cascade], cascade_head[:-1]
     return [
         ("cost", ["", ""], cost),
-        ("learning curve", ["round", "rows", "validation", "test", "gain", "money so far"], curve),
+        ("learning curve", curve_head, curve),
         ("agreement", ["who", "texts", "same label", "kappa", "alpha"], agreement),
         ("classes", ["label", "learned", "judged", "precision", "recall", "F1"], classes),
-        ("cascade", ["confidence from", "to the teacher", "right", "money of 1000"], cascade),
+        ("cascade", cascade_head, cascade),
     ]
 
 
@@ -220,9 +225,11 @@ def _cascade(what: What) -> str | None:
     x = [s["money"] if priced else 100 * s["asked"] for s in steps]
     y = [100 * s["accuracy"] for s in steps]
     ax.plot(x, y, color=figures._COLORS[0], lw=1.8, marker="o", ms=4)
-    for place, name, align in ((0, "student alone", "left"), (-1, "teacher alone", "right")):
+    for place, name, align, away in (
+        (0, "student alone", "left", (8, -5)), (-1, "teacher alone", "right", (0, 8)),
+    ):  # fmt: skip
         ax.annotate(
-            name, (x[place], y[place]), textcoords="offset points", xytext=(0, 8), ha=align,
+            name, (x[place], y[place]), textcoords="offset points", xytext=away, ha=align,
             color=figures._INK, fontsize=8.5,
         )  # fmt: skip
     ax.margins(y=0.2)
