@@ -87,7 +87,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "symbolic_kd": {"heads": 40, "judged": 24},
     "cost_balance": {"seeds": 2, "high": 2.0, "pretraining": 0.0},
     "tinyllm": {
-        "questions": 6,
+        "questions": 4,
         "pretraining": 0.0,
         "second": "llama:width=16,depth=1,heads=2",
     },

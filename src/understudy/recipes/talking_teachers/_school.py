@@ -309,7 +309,7 @@ def written_after(
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     longest = max(len(i) for i in ids)
     room = min(
-        int(task.model["length"]) - longest, 2 * longest_answer(texts(task.train, task.name))
+        int(task.model["length"]) - longest, 5 * longest_answer(texts(task.train, task.name)) // 4
     )
     sampling = Sampling(max_new=max(room, 8), temperature=temperature, stop=stops(task))
     g = torch.Generator(device=device).manual_seed(seed)
