@@ -28,6 +28,7 @@ LABELS = {
     "xml": "Elements, documents, parsers, trees",
 }
 assert tuple(LABELS) == PACKAGES
+DEFAULT = ChatSampling()
 
 
 def docstrings(count: int, part: str = "train") -> tuple[list[str], list[str]]:
@@ -67,7 +68,7 @@ class Tfidf:
         return {str(k): float(p) for k, p in zip(self.model.classes_, found, strict=True)}
 
     def reply(
-        self, messages: Conversation, n: int = 1, sampling: ChatSampling = ChatSampling(),
+        self, messages: Conversation, n: int = 1, sampling: ChatSampling = DEFAULT,
         schema: Any = None,
     ) -> list[Reply]:  # fmt: skip
         """`n` answers."""
@@ -121,7 +122,7 @@ class Tfidf:
 
     def replies(
         self, conversations: Sequence[Conversation], n: int = 1,
-        sampling: ChatSampling = ChatSampling(), schema: Any = None,
+        sampling: ChatSampling = DEFAULT, schema: Any = None,
     ) -> "Iterator[tuple[int, list[Reply] | ChatError]]":  # fmt: skip
         """Last first: callers must not count on an order."""
         spent = False

@@ -80,10 +80,8 @@ def test_what_the_report_says(done: Any) -> None:
     assert steps[-1]["accuracy"] == 1  # judged by the teacher itself
 
 
-def test_a_filled_sheet_says_how_far_all_agree(
-    done: Any, teacher: Tfidf, texts: list[str]
-) -> None:
-    run, out = done
+def test_a_filled_sheet_says_how_far_all_agree(done: Any, teacher: Tfidf, texts: list[str]) -> None:
+    _, out = done
     sheet = read(out / "gold.csv")
     assert len(sheet) == 40
     assert {r["label"] for r in sheet} == {""}
@@ -212,7 +210,10 @@ def test_any_encoder_is_a_student(teacher: Tfidf, texts: list[str], tmp_path: Pa
         ({"teacher": None, "endpoint": "http://localhost:1/v1"}, "which model"),
         ({"budget": 5.0}, "needs prices"),
         ({"budget": 5.0, "prices": (1.0, 1.0)}, "own spending limit"),
-        ({"teacher": None, "endpoint": "zero-shot", "budget": 1.0, "prices": (1.0, 1.0)}, "nothing"),
+        (
+            {"teacher": None, "endpoint": "zero-shot", "budget": 1.0, "prices": (1.0, 1.0)},
+            "nothing",
+        ),
         ({"gold": 10}, "out="),
         ({"gold": 0}, "number of texts from 1"),
         ({"gold": "none.csv"}, "no file none.csv"),

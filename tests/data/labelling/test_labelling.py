@@ -80,7 +80,7 @@ def test_a_bad_file_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"label": "ham"}', "ham", ' HAM\n', '"ham"', '```json\n{"label": "ham"}\n```'],
+    ['{"label": "ham"}', "ham", " HAM\n", '"ham"', '```json\n{"label": "ham"}\n```'],
 )
 def test_an_answer_is_read(text: str) -> None:
     assert label_of(Reply(text=text), LABELS) == "ham"
@@ -253,7 +253,7 @@ def test_a_budget_needs_prices() -> None:
 def rows(counts: dict[str, int]) -> list[Row]:
     named = [k for k, n in counts.items() for _ in range(n)]
     return [
-        Row(number=i, text=f"text, {i}\n\"x\"", label=k, soft=(1.0,)) for i, k in enumerate(named)
+        Row(number=i, text=f'text, {i}\n"x"', label=k, soft=(1.0,)) for i, k in enumerate(named)
     ]
 
 
