@@ -87,11 +87,18 @@ def minilm(folder: str | None = None) -> SentenceEncoder:
         )
     try:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
     except ImportError:
         raise UserError(
             "a sentence encoder needs transformers: pip install understudy[lm]"
         ) from None
-    model = AutoModel.from_pretrained(place, local_files_only=True)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it is read in a moment
+    try:
+        model = AutoModel.from_pretrained(place, local_files_only=True)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return SentenceEncoder(model.float(), AutoTokenizer.from_pretrained(place))
 
 
