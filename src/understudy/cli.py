@@ -587,7 +587,8 @@ def _label(given: Any) -> int:
     if given.plan:
         from understudy.reporting.labels import plan_text
 
-        _print_text(plan_text(api.label_plan(given.data, given.labels, **common)))
+        kept = "://" in (given.endpoint or "")
+        _print_text(plan_text(api.label_plan(given.data, given.labels, **common), kept))
         return 0
     if given.student is not None:
         common["student"] = given.student

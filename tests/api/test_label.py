@@ -111,6 +111,18 @@ def test_a_filled_sheet_says_how_far_all_agree(done: Any, teacher: Tfidf, texts:
     assert "40 lines are filled in" in (out / "report.html").read_text()
 
 
+def test_its_folder_is_one_like_others(done: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from understudy.cli import main
+
+    _, out = done
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert "Student first" in (out / "report.html").read_text()
+    assert main(["export", str(out)]) == 0
+    assert (out / "export" / "student.onnx").is_file()
+    capsys.readouterr()
+
+
 def test_rounds_stop_when_nothing_is_gained(teacher: Tfidf, texts: list[str]) -> None:
     run = us.label(texts, LABELS, teacher, **QUICK)
     what = run.summary["label"]

@@ -132,7 +132,8 @@ def export_run(
     folder = Path(folder)
     model = load(folder, factory=factory)
     config = read_json(folder / "config.json")
-    origin = dict(config["recipe"]["setting"].get("origin") or {})
+    setting_of_run = config["recipe"].get("setting", config)  # a labelling has no setting
+    origin = dict(setting_of_run.get("origin") or {})
     summary = read_summary(folder)
     if summary["task"]["kind"] == "language":
         raise UserError(

@@ -150,7 +150,7 @@ def label(
         teacher, endpoint, model, key_env=key_env, budget=budget, prices=prices,
         ledger=ledger or _beside(out), concurrency=concurrency,
     ) as speaks:  # fmt: skip
-        config = {
+        config: dict[str, Any] = {
             "method": "label",
             "recipe": {
                 "labels": dict(given.asking.labels),
@@ -168,6 +168,11 @@ def label(
             "seeds": 1,
             "command": command,
         }
+        if out is not None:  # where an export finds texts to judge on
+            config["origin"] = {
+                "data": str(Path(out) / "labelled.csv"), "target": "label", "text": "text",
+                "max_length": max_length,
+            }  # fmt: skip
         asking = given.asking
         divided = _divided(given, gold, validate, test, seed)
         first_text = given.texts[divided.validate[0]]
@@ -204,6 +209,11 @@ def label(
     }
     summary = {
         "version": 1, "title": "labels for texts", "method": "label", "arms": [], "label": what,
+        "task": {
+            "name": "labels", "kind": "single", "metric": "accuracy", "labels": list(what["labels"]),
+            "classes": len(what["labels"]), "labelled": len(found.rows),
+            "train": len(learned.learned),
+        },
         "command": command,
     }  # fmt: skip
     tokenizer = learned.task.extras["tokenizer"]

@@ -35,6 +35,10 @@ def report(run_folder: Path | str, examples: Mapping[int, Any] | None = None) ->
     """
     folder = Path(run_folder)
     summary = s.read_summary(folder)
+    if "label" in summary:
+        from understudy.reporting.labels import write_label_report
+
+        return write_label_report(folder)
     inputs = read_examples(folder) if examples is None else examples
     path = folder / "report.html"
     write_text(

@@ -258,8 +258,8 @@ def _money(value: float) -> str:
     return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
-def plan_text(plan: Any) -> str:
-    """What a labelling would send and cost."""
+def plan_text(plan: Any, kept: bool = True) -> str:
+    """What a labelling would send and cost; `kept`: whether a ledger has the answers."""
     parts = []
     for number, turns in enumerate(plan.shown, 1):
         body = "\n".join(f"[{role}]\n{content}" for role, content in turns)
@@ -283,8 +283,8 @@ def plan_text(plan: Any) -> str:
         for row in rows
     ]  # fmt: skip
     head = (
-        f"plan: {plan.texts:,} texts, {plan.answers:,} answers; estimated from {plan.tried} texts, "
-        "whose answers are kept"
+        f"plan: {plan.texts:,} texts, {plan.answers:,} answers; estimated from {plan.tried} texts"
+        + (", whose answers are kept" if kept else "")
     )
     parts.append("\n".join([head, *lines]))
     for failure in plan.failures[:3]:

@@ -145,6 +145,7 @@ def _study(
     hard = torch.tensor([names.index(found["train"].rows[n].label) for n in rows])
     soft = torch.tensor([found["train"].rows[n].soft for n in rows])
     at = torch.tensor([place[n] for n in rows])
+    assert train.labels is not None
     gold = train.labels[at]
     # what chooses the weights is the teacher's word as well: people's labels are not known here
     chooses = _told(task.validate, found["validate"], names)
