@@ -115,11 +115,16 @@ def test_texts_score_what_is_said(room: Classroom) -> None:
 def test_the_base_reads_no_problem_with_its_solution(room: Classroom) -> None:
     pairs = learnt_before(room.task, 2)
     assert len(pairs) == 48
-    stories = [said.strip() for asked, said in pairs if asked == "solve:"]
+    stories = [(a, said) for a, said in pairs if a.startswith("read: ")]
     assert len(stories) == 16
-    assert all(parse(s) is not None for s in stories)
+    for asked, said in stories:
+        known = parse(asked.removeprefix("read: "))
+        assert known is not None
+        assert [w.strip(".,?") for w in asked.split() if w.strip(".,?").isdigit()] == said.split(
+            ", "
+        )
     for asked, said in pairs:
-        if asked != "solve:":
+        if not asked.startswith("read: "):
             program = asked.removeprefix("solve: ").strip()
             assert str(interpret(program)) == final_answer(said)
             assert parse(program) is None

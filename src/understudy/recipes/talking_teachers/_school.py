@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -322,11 +323,11 @@ def written_after(
 
 
 def learnt_before(task: Task, times: int) -> list[tuple[str, str]]:
-    """What a base has read: stories without their solutions, and arithmetic without a story.
+    """What a base has learned: to read stories, and arithmetic without a story.
 
-    Of `times` as many other problems of the task's skills as the task has, one in three the problem's
-    text, else its program (`7*19-88`) worked out; of no problem both. Empty for a task that is not of
-    the school world.
+    Of `times` as many other problems of the task's skills as the task has, one in three is read (what
+    comes after it are its numbers, in order); of the others the program (`7*19-88`) is worked out.
+    No problem is seen with its solution. Empty for a task that is not of the school world.
     """
     from understudy.tasks.school.rows import parse, rows
 
@@ -341,7 +342,7 @@ def learnt_before(task: Task, times: int) -> list[tuple[str, str]]:
         difficulty=sorted({p.level for p in known}),
     )
     return [
-        ("solve:", f" {r.question}")
+        (f"read: {r.question}\n", ", ".join(re.findall(r"\d+", r.question)))
         if place % 3 == 0
         else (f"solve: {r.program}\n", f"{r.rationale}#{r.answer}".strip())
         for place, r in enumerate(made)

@@ -53,7 +53,8 @@ def cost_balance(
     Deviations: where low ends is a setting, `threshold` (4), the paper giving the ratio task by
         task. New questions are asked for by the skill and level of one there is (published: by the
         question itself). `verify` drops answers that are known to be wrong (of new questions none
-        is known). The student (published: Llama-2 7B and others) is pretrained on stories and on arithmetic.
+        is known). The student (published: Llama-2 7B and others) is pretrained to read stories
+        and to reckon.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "cost_balance")

@@ -37,7 +37,7 @@ def fine_tune_cot(
         it; marks `###`, `-->` and `END`). The temperature is 2.0 (published: 0.7) because the
         school teacher, the default, is right on 99 % of its own world at 0.7 and on 64 % at 2.0: a
         filter needs mistakes. The student (published: pretrained, 0.3B to 6.7B) is pretrained here
-        on stories and on arithmetic.
+        to read stories and to reckon.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "fine_tune_cot")

@@ -54,7 +54,7 @@ def mammoth(
     Deviations: published chains come from existing data sets and programs from GPT-4 for them; here
         one teacher writes both. Arithmetic is interpreted (`sandbox` runs any Python in a shut-in
         process). Temperature 1.8, where the school teacher errs in a fifth of its solutions. The
-        student (published: Llama-2, 7B to 70B) is pretrained on stories and on arithmetic.
+        student (published: Llama-2, 7B to 70B) is pretrained to read stories and to reckon.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "mammoth")

@@ -54,7 +54,7 @@ def program_distillation(
     Deviations: programs of one expression (published: Python functions); TF-IDF finds what is alike
         (published: sentence-T5, SimCSE or ada-002 embeddings; `Nearest` takes any). The temperature
         is 1.8, where the school teacher errs in a sixth of its programs. The student (published:
-        CodeGen) is pretrained on stories and on arithmetic.
+        CodeGen) is pretrained to read stories and to reckon.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "program_distillation")

@@ -55,7 +55,7 @@ def symbolic_kd(
     Deviations: the critic is a logistic regression on how usual a text is for its head (published:
         RoBERTa-large tuned on NLI); the teacher is told what to do in a prompt (published: few-shot
         templates), at temperature 1.3, where 65 % of the school teacher's problems are valid. The
-        student (published: GPT2-XL) is pretrained on stories and on arithmetic.
+        student (published: GPT2-XL) is pretrained to read stories and to reckon.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "symbolic_kd")
