@@ -23,7 +23,9 @@ def adaptive_kl(
     Deviations: the head ends before the token that would exceed mu, its first token always in it, as
         in the authors' code. A public copy masks the head in sorted order on unsorted classes; not
         here.
-    Result: not measured against the controls yet.
+    Result: exact match 72.2 % on school-basic (3 seeds); +9.03 points against the student alone,
+        inside the noise; +7.50 points against plain KD, inside the noise. See
+        docs/results/school-basic.md.
     """
     setting = speaking(setting, "adaptive_kl")
     objective = akl(mu=mu)

@@ -29,7 +29,9 @@ def seqkd(
     Deviations: the beam's score is the plain total log-probability. The paper's interpolation
         (the candidate nearest to the reference, Eq. 6) is not here. Texts without a prompt are
         completed from their first `prompt_tokens` tokens.
-    Result: not measured against the controls yet.
+    Result: exact match 65.4 % on school-basic (3 seeds); +2.22 points against the student alone,
+        inside the noise; +0.69 points against plain KD, inside the noise. See
+        docs/results/school-basic.md.
     """
     setting = speaking(setting, "seqkd")
     texts = TeacherTexts(

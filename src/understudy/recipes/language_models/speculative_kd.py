@@ -37,7 +37,9 @@ def speculative_kd(
         0.2 and 0.5 (the authors' configuration); half of the budget on the labels first (`start`).
     Deviations: both models read every token; the authors check 5 drafted tokens in one teacher pass,
         which gives the same texts sooner on large models.
-    Result: not measured against the controls yet.
+    Result: exact match 65.1 % on school-basic (3 seeds); +1.94 points against the student alone,
+        inside the noise; +0.42 points against plain KD, inside the noise. See
+        docs/results/school-basic.md.
     """
     setting = speaking(setting, "speculative_kd")
     teacher = Sampling(temperature=teacher_temperature, top_p=teacher_top_p)
