@@ -121,11 +121,12 @@ def measured(weights: Path, pairs: Sequence[Pair]) -> dict[str, object]:
     by: dict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
         by[pair.made].append(place)
-    right = [*by["supported"], *by["fused"]]
+    right = [*by["supported"], *by["fused"], *by["passive"]]
     wrong = [k for k in by if not pairs[by[k][0]].supported]
     trained = [i for k in wrong if k not in never for i in by[k]]
     sets = {"trained kinds": (right, trained)} | {k: (right, by[k]) for k in wrong}
     sets["fused"] = (by["fused"], by["fused with a wrong one"])
+    sets["passive"] = (by["passive"], trained)
     sets["clause"] = (by["clause"], trained)
     never |= {"clause"}
     found: dict[str, object] = {}

@@ -145,10 +145,16 @@ def shortened(s: str, random: Random) -> str:
 
 
 def turned(s: str, random: Random) -> str:
-    """If A, B. -> B if A."""
+    """If A, B. -> B if A., and back."""
     found = re.match(r"^(If|When|Unless) ([^,]{8,}), (?:then )?([^,]+)\.$", s)
     if found is None:
-        return s
+        back = re.match(
+            r"^([^,]{15,}) ((?:after|before|when|if|during|without|by|for|in|on|at) [^,]{6,50})\.$",
+            s,
+        )
+        if back is None:
+            return s
+        return f"{back[2][:1].upper()}{back[2][1:]}, {back[1][:1].lower()}{back[1][1:]}."
     return f"{found[3][:1].upper()}{found[3][1:]} {found[1].lower()} {found[2]}."
 
 
@@ -160,15 +166,56 @@ def digits(s: str, random: Random) -> str:
     return s
 
 
+_DONE = {
+    "return": "returned", "raise": "raised", "create": "created", "close": "closed", "set": "set",
+    "remove": "removed", "call": "called", "provide": "provided", "use": "used", "add": "added",
+    "read": "read", "write": "written", "open": "opened", "convert": "converted", "send": "sent",
+    "start": "started", "stop": "stopped", "check": "checked", "replace": "replaced",
+    "override": "overridden", "execute": "executed", "parse": "parsed", "handle": "handled",
+    "encode": "encoded", "decode": "decoded", "ignore": "ignored", "define": "defined",
+    "accept": "accepted", "specify": "specified", "contain": "contained", "make": "made",
+    "change": "changed", "compare": "compared", "compute": "computed", "delete": "deleted",
+    "evaluate": "evaluated", "extract": "extracted", "find": "found", "give": "given",
+    "generate": "generated", "get": "fetched", "invoke": "invoked", "load": "loaded",
+    "perform": "performed", "print": "printed", "produce": "produced", "register": "registered",
+    "represent": "represented", "run": "run", "save": "saved", "store": "stored",
+    "update": "updated", "wrap": "wrapped", "construct": "constructed", "insert": "inserted",
+    "determine": "determined", "describe": "described", "test": "tested", "copy": "copied",
+}  # fmt: skip
+_DOING = "|".join(_DONE)
+_THING = r"((?:the|a|an|its|all|any|each|every)(?: [\w'.-]+){1,4}?)"
+_REST = (
+    r"((?: (?:if|when|in|on|to|from|for|after|before|with|as|at|using|of|that|which|into)\b.*)?)"
+)
+_ACTIVE = re.compile(
+    rf"^((?:The|A|An|This|Each|It)(?: [\w-]+){{0,2}}) ({_DOING})e?s {_THING}{_REST}\.$"
+)
+_ORDER = re.compile(rf"^()({_DOING.title()}) {_THING}{_REST}\.$")
+
+
+def passive(s: str, random: Random) -> str:
+    """X closes the Y. -> The Y is closed by X., half of the time without X."""
+    found = _ACTIVE.match(s) or _ORDER.match(s)
+    if found is None:
+        return s
+    who, verb, what, rest = found.groups()
+    many = what.startswith("all") or (what.startswith("the") and re.search(r"[^s]s$", what))
+    by = f" by {who[:1].lower()}{who[1:]}" if who and random.random() < 0.5 else ""
+    if rest.startswith((" of ", " that ", " which ")):
+        return s  # what follows belongs to the thing
+    is_ = "are" if many else "is"
+    return f"{what[:1].upper()}{what[1:]} {is_} {_DONE[verb.lower()]}{by}{rest}."
+
+
 KEEPING: dict[str, Callable[[str, Random], str]] = {
     "other words": other_words, "short forms": short_forms, "shortened": shortened,
-    "turned": turned, "digits": digits,
+    "turned": turned, "digits": digits, "passive": passive,
 }  # fmt: skip
 
 
 def light(s: str, random: Random) -> str:
     """The sentence after one to three changes that keep its meaning, or as it is."""
-    for name in random.sample(sorted(KEEPING), random.choice((0, 1, 2, 3, 3))):
+    for name in random.sample(sorted(KEEPING), random.choice((0, 1, 2, 4, 6))):
         s = KEEPING[name](s, random)
     return s
 
@@ -335,6 +382,10 @@ def make(texts: list[Text], part: str, seed: int = 0) -> list[Pair]:
             made.append(Pair(document, light(s, random), True, "supported", part))
         a, b = random.sample(text.sentences, 2)
         made.append(Pair(document, fused(light(a, random), light(b, random)), True, "fused", part))
+        for s in text.sentences:  # few can be turned so, and a summary often is
+            told = passive(s, random)
+            if told != s:
+                made.append(Pair(document, light(told, random), True, "passive", part))
         kinds = list(TRAINED)
         random.shuffle(kinds)
         count = 0

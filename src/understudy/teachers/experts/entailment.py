@@ -77,9 +77,24 @@ class Entailment(Expert):
     summary is as consistent as its worst sentence. Log-probabilities are of the two answers.
 
     Trained on sentences of Python's own documentation (docstrings and the language reference):
-    supported ones are sentences of the document, shortened or in other words; unsupported ones have
-    another number, name or subject, a negation, an opposite, or are of another document. See
-    `benchmarks/entailment_expert.py`, which makes it, and `CARD` for what it reaches.
+    supported ones are sentences of the document, one or two as one, shortened, turned round or in
+    other words; unsupported ones have another number, name or subject, a negation, an opposite, or
+    are of another document. `benchmarks/entailment_expert.py` makes it; `entailment.json` holds all
+    of its measures. ROC-AUC on documents of other files (271 passages), beside the nearest
+    sentence's cosine and the share of words that the document has:
+
+        all kinds it was trained on            0.985   (cosine 0.812, words 0.756)
+        negation / exchanged subject           0.990 / 0.990
+        number / name / opposite               0.985 / 0.964 / 0.961
+        of two, one wrong                      0.982
+        supported ones in the passive          0.935
+        never trained on: a clause added       0.982   (0.834, 0.964)
+        never trained on: may for must         0.881   (0.656, 0.574)
+        never trained on: some for all         0.810   (0.591, 0.694)
+
+    All of these errors are made by rule, on technical English: what people and models get wrong
+    elsewhere may be harder. It reads no inference, only what is said; and it takes many a sentence
+    that is turned into the passive or the plural for an unsupported one.
     """
 
     task, needs = "consistent", ("document", "summary")

@@ -191,7 +191,7 @@ FEATURES = (
     "nearest", "second", "mean", "words_near", "words_all", "pairs_near", "pairs_all",
     "triples_all", "in_order", "new_numbers_near", "new_numbers_all", "numbers", "new_names_near",
     "new_names_all", "names", "more_negations", "fewer_negations", "odd_negations", "opposites",
-    "new_words_near", "new_words_all", "swapped", "length", "ratio",
+    "new_words_near", "new_words_all", "swapped", "length", "ratio", "of_two",
 )  # fmt: skip
 
 
@@ -233,15 +233,20 @@ def overlap(
 ) -> list[float]:
     """`FEATURES` of a sentence: against the nearest sentence of the document, and against all of it.
 
+    The nearest one comes with a second, which has most of the words that it has not, where it has
+    less than 0.9 of them: a sentence may be made of two.
     near: the cosine with each sentence of the document.
     """
-    said, there = words(sentence), words(document[nearest])
+    said = words(sentence)
     all_words = [words(d) for d in document]
+    beside = _beside(said, all_words, nearest)
+    reference = " ".join(document[i] for i in sorted({nearest, beside}))
+    there = words(reference)
     known, close = {w for d in all_words for w in d}, set(there)
     content = [w for w in said if w not in STOP and w not in NEGATIONS]
     numbers = [w for w in said if w[0].isdigit()]
     named = names(sentence)
-    near_names = {w.lower() for w in _WORD.findall(document[nearest])}
+    near_names = {w.lower() for w in _WORD.findall(reference)}
     all_names = {w.lower() for d in document for w in _WORD.findall(d)}
     minus = sum(w in NEGATIONS for w in said)
     minus_there = sum(w in NEGATIONS for w in there)
@@ -273,7 +278,19 @@ def overlap(
         _swapped(content, there),
         math.log(1 + len(said)),
         len(said) / max(1, len(there)),
+        float(beside != nearest),
     ]
+
+
+def _beside(said: Sequence[str], document: Sequence[Sequence[str]], nearest: int) -> int:
+    """Which sentence has most of the words that the nearest lacks; the nearest itself for none."""
+    content = {w for w in said if w not in STOP and w not in NEGATIONS}
+    open_ = content - set(document[nearest])
+    if len(open_) <= 0.1 * len(content):
+        return nearest
+    shares = [len(open_ & set(d)) for d in document]
+    best = max(range(len(document)), key=lambda i: (shares[i], -abs(i - nearest)))
+    return best if shares[best] >= max(2, 0.4 * len(open_)) else nearest
 
 
 def _some(each: object) -> float:
