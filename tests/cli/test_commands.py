@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from understudy import cli as command_line
 from understudy.cli import main
+from understudy.cli import training as command_line
 
 from .conftest import arm, summary
 
@@ -35,13 +35,13 @@ def same(a, b):
 def test_ctrl_c_saves_and_resume_alone_goes_on(cli, digits, monkeypatch):
     assert cli(*digits, "--steps", 8, "--lr", 0.01, "--out", "whole")[0] == 0
 
-    class Stops(command_line._progress):
+    class Stops(command_line.Bars):
         def __call__(self, kind, fields):
             if kind == "update" and fields["step"] == 2:
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(command_line, "_progress", Stops)
+        patched.setattr(command_line, "Bars", Stops)
         code, _, err = cli(*digits, "--steps", 8, "--lr", 0.01, "--out", "cut")
     assert code == 130
     assert err == (
@@ -273,7 +273,7 @@ def test_help_fits_a_terminal(capsys, monkeypatch):
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     program = (
-        "import sys, understudy, understudy.cli; understudy.cli._parser(); "
+        "import sys, understudy, understudy.cli; understudy.cli.new_parser(); "
         "print([m for m in ('torch', 'numpy', 'rich', 'transformers') if m in sys.modules])"
     )
     said = subprocess.run(
