@@ -142,7 +142,7 @@ def speed(folder: Path, target: Path) -> None:
     lines = [
         "# Speed",
         "",
-        "Ratios of two things timed in turns in one run, on an otherwise idle machine.",
+        "Ratios of two things timed in turns in one run, on a machine that was idle where no note says else.",
     ]
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
