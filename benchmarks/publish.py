@@ -108,7 +108,8 @@ def amount(difference: float, metric: str) -> str:
 
 def studies(folder: Path, target: Path) -> None:
     """Figures of measurements, mean and standard deviation over seeds, with their plots."""
-    lines = ["# Studies", "", "Figures of the measurements, mean ± standard deviation over seeds."]
+    title = target.stem.replace("-", " ").capitalize()
+    lines = [f"# {title}", "", "Figures of each study, mean ± standard deviation over seeds."]
     pictures = target.parent / "images"
     for path in sorted(folder.glob("*/summary.json")):
         summary = json.loads(path.read_text())
@@ -116,7 +117,7 @@ def studies(folder: Path, target: Path) -> None:
             continue
         name, figures = summary["method"], summary["figures"]
         config = json.loads((path.parent / "config.json").read_text())
-        command = re.sub(r" --(resume|quiet)\b", "", config["command"])
+        command = re.sub(r" --(resume|quiet|overwrite|out \S+)", "", config["command"])
         lines += ["", f"## {name}", "", f"`{command}`", ""]
         lines += ["| figure | mean ± sd | seeds |", "| --- | ---: | ---: |"]
         said = []
@@ -128,7 +129,7 @@ def studies(folder: Path, target: Path) -> None:
                 said.append(f"{key} {mean(values):.3g}{spread}")
         for path_ in Path("src/understudy/recipes").glob(f"*/{name}.py"):
             some = ", ".join(said[:5])
-            put_result(path_, f"{some} ({len(figures)} seeds). See docs/results/studies.md.")
+            put_result(path_, f"{some} ({len(figures)} seeds). See docs/results/{target.name}.")
         if (path.parent / "study.png").exists():
             pictures.mkdir(parents=True, exist_ok=True)
             shutil.copy(path.parent / "study.png", pictures / f"{name}.png")
