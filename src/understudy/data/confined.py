@@ -230,7 +230,7 @@ def _limits(order: dict) -> None:
         ("RLIMIT_MSGQUEUE", 0, 0),
     ):
         kind = getattr(resource, name, None)
-        if kind is not None:
+        if resource is not None and kind is not None:
             # a lower limit may hold already
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(kind, (soft, hard))

@@ -71,8 +71,8 @@ def school(
         made = [
             e
             for a in abilities
-            for e in asked(a, judged, seed, split=place, skills=skills, difficulty=difficulty)
-        ]  # type: ignore[arg-type]
+            for e in asked(a, judged, seed, split=place, skills=skills, difficulty=difficulty)  # type: ignore[arg-type]
+        ]
         return texts(made, seed=seed, name=f"school {name}")
 
     def answers(model: nn.Module, task: Task, part: str) -> dict[str, float]:
