@@ -57,6 +57,27 @@ def digits_full() -> Setting:
     return digits(labels="all")
 
 
+def digits_deep() -> Setting:
+    """Digits with a teacher that is deeper than its student, not wider: for what needs equal widths."""
+    return _digits_by("digits-deep", model="cnn:width=8,depth=3,units=3")
+
+
+def digits_vit() -> Setting:
+    """Digits with a vision transformer of patch tokens as the teacher of the small CNN."""
+    return _digits_by(
+        "digits-vit",
+        model="vit:patch=2,width=64,depth=4,heads=4,pool=mean",
+        budget=Budget(epochs=20, batch_size=64, lr=2e-3, weight_decay=1e-4),
+    )
+
+
+def _digits_by(name: str, **teacher: Any) -> Setting:
+    setting = digits()
+    spec = setting.teachers["teacher"]
+    assert isinstance(spec, Trained)
+    return replace(setting, name=name, teachers={"teacher": replace(spec, **teacher)})
+
+
 def for_task(name: str, *, data_dir: str | None = None, **options: Any) -> Setting:
     """A built-in setting by name, or a built-in task with a pair that fits its kind of input."""
     if name in SETTINGS:
@@ -497,6 +518,8 @@ def _first(source: Any, count: int) -> Any:
 SETTINGS: dict[str, Callable[..., Setting]] = {
     "digits": digits,
     "digits-full": digits_full,
+    "digits-deep": digits_deep,
+    "digits-vit": digits_vit,
     "cifar100-small": cifar100_small,
     "school": school,
     "school-short": partial(school, count=SHORT),

@@ -27,13 +27,6 @@ def several_teachers() -> Setting:
     return replace(setting, name="digits-teachers", teachers=teachers)
 
 
-def vit_teacher() -> Setting:
-    """Digits with a vision transformer of patch tokens as the teacher of the small CNN."""
-    model = "vit:patch=2,width=64,depth=4,heads=4,pool=mean"
-    teachers = {"teacher": Trained(model=model, budget=_BUDGET)}
-    return replace(digits(), name="digits-vit", teachers=teachers)
-
-
 def member_taps(setting: Setting, tap: str = "penultimate") -> tuple[str, ...]:
     """The tap at each teacher, as an ensemble of them names it; the bare tap for one teacher."""
     count = len(setting.teachers)

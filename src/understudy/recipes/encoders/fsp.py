@@ -1,11 +1,9 @@
 """FSP: the flow between layers."""
 
-from dataclasses import replace
-
 from understudy.objectives import fsp as flow
 from understudy.recipes.encoders._parts import beside
-from understudy.setting import Recipe, Setting, Stage, Trained
-from understudy.settings import digits
+from understudy.setting import Recipe, Setting, Stage
+from understudy.settings import digits_deep
 
 
 def fsp(
@@ -36,7 +34,7 @@ def fsp(
     Result: refused on digits-all: fsp needs equal widths; the student's 'stage.0' has 8 channels
         and the teacher's 'stage.0' 32; use at, nst or sp instead
     """
-    setting = setting or _equally_wide()
+    setting = setting or digits_deep()
     first = Stage(name="flow", objective=fsp_weight * flow(layers, form=form), share=first_share)
     task = beside(
         setting,
@@ -52,12 +50,3 @@ def fsp(
         teacher=(setting.teacher or "teacher") if kd_weight else None,
     )
     return Recipe(name="fsp", setting=setting, stages=(first, second))
-
-
-def _equally_wide() -> Setting:
-    """Digits with a teacher that is deeper, not wider."""
-    setting = digits()
-    spec = setting.teachers["teacher"]
-    assert isinstance(spec, Trained)
-    deep = replace(spec, model="cnn:width=8,depth=3,units=3")
-    return replace(setting, name="digits-deep", teachers={"teacher": deep})

@@ -2,8 +2,8 @@
 
 from understudy.algorithms.perception import Perception
 from understudy.objectives import scalekd as features
-from understudy.recipes.encoders._worlds import vit_teacher
 from understudy.setting import Recipe, Setting, Stage
+from understudy.settings import digits_vit
 
 
 def scalekd(
@@ -38,7 +38,7 @@ def scalekd(
     Result: refused on digits-all: the teacher's 'stage.-2' gives [64, 64, 4, 4]; scalekd needs a
         teacher of tokens (a vision transformer or mixer)
     """
-    setting = setting or vit_teacher()
+    setting = setting or digits_vit()
     early, last = student_layers
     lower, upper = teacher_layers
     objective = ce_weight * setting.supervised() + kd_weight * setting.softened(temperature)
