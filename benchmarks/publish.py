@@ -125,10 +125,13 @@ def studies(folder: Path, target: Path) -> None:
             values = [f[key] for f in figures if isinstance(f.get(key), int | float)]
             if values:
                 spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
-                lines.append(f"| {key} | {mean(values):.4g}{spread} | {len(values)} |")
-                said.append(f"{key} {mean(values):.3g}{spread}")
+                name_ = key.replace("_", " ")
+                lines.append(f"| {name_} | {mean(values):.4g}{spread} | {len(values)} |")
+                said.append((key, f"{key.replace('_', ' ')} {mean(values):.3g}{spread}"))
         for path_ in Path("src/understudy/recipes").glob(f"*/{name}.py"):
-            some = ", ".join(said[:5])
+            # what it is for comes first
+            ordered = sorted(said, key=lambda s: not re.search("gain|pgr|recovered", s[0]))
+            some = ", ".join(text for _, text in ordered[:5])
             put_result(path_, f"{some} ({len(figures)} seeds). See docs/results/{target.name}.")
         if (path.parent / "study.png").exists():
             pictures.mkdir(parents=True, exist_ok=True)

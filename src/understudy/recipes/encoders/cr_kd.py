@@ -40,7 +40,8 @@ def cr_kd(
     Defaults: five known and five novel digits, cosine heads at temperature 0.1, two views.
     Deviations: digits and a small CNN in place of CIFAR-100 and ResNet-18; one head for all classes
         in place of several novel heads with over-clustering; the temperature and weight are ours.
-    Result: not measured against the controls yet.
+    Result: gain -0.00268 ± 0.0889, novel with 0.699 ± 0.11, known with 0.997 ± 0.0046, novel
+        without 0.701 ± 0.191, known without 0.98 ± 0.0144 (3 seeds). See docs/results/studies.md.
     """
     setting = setting or novel_classes(known)
 

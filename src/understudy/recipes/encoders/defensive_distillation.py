@@ -39,7 +39,9 @@ def defensive_distillation(
         T times as large.
     Deviations: CNNs on digits in place of ResNet-101 and ResNeXt-50 on CIFAR-10. The attacks are those of
         the library foolbox (extra `attacks`).
-    Result: not measured against the controls yet.
+    Result: fgsm gain 0.219 ± 0.0688, cw gain 0 ± 0, accuracy plain 0.987 ± 0.00462, fgsm 0.1
+        plain 0.877 ± 0.0448, fgsm 0.2 plain 0.632 ± 0.0778 (3 seeds). See
+        docs/results/studies.md.
     """
     setting = setting or digits_full()
     own = replace(setting, teachers={}, budget=replace(setting.budget, labelled_share=None))

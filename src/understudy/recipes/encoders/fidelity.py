@@ -33,8 +33,8 @@ def fidelity(
     Defaults: KD at T = 4 alone; views: shifts by a pixel, Gaussian noise of 0.3.
     Deviations: digits in place of CIFAR-100; every arm makes the same number of updates. Of the
         paper's augmentations shifts and noise are here (mixup, synthetic images are not).
-    Result: agreement_gain 0.132 ± 0.0251, agreement_n50 0.852 ± 0.028, kl_n50 0.427 ± 0.0578,
-        agreement_n200 0.962 ± 0.002, kl_n200 0.112 ± 0.00521 (3 seeds). See
+    Result: agreement gain 0.132 ± 0.0251, agreement n50 0.852 ± 0.028, kl n50 0.427 ± 0.0578,
+        agreement n200 0.962 ± 0.002, kl n200 0.112 ± 0.00521 (3 seeds). See
         docs/results/studies.md.
     """
     setting = setting or digits()

@@ -52,8 +52,8 @@ def label_smoothing(
     Deviations: digits and CNNs in place of CIFAR-10 and ResNets; the information is that of the
         difference of the first two `classes`' logits over inputs of these classes, with noise of
         0.3 standard deviations as augmentation.
-    Result: teacher_accuracy_change 0 ± 0.004, teacher_ece_change 0.114 ± 0.0105, spread_change
-        0.0274 ± 0.0175, information_change -0.102 ± 0.0654, student_accuracy_change -0.00133 ±
+    Result: teacher accuracy change 0 ± 0.004, teacher ece change 0.114 ± 0.0105, spread change
+        0.0274 ± 0.0175, information change -0.102 ± 0.0654, student accuracy change -0.00133 ±
         0.00503 (3 seeds). See docs/results/studies.md.
     """
     setting = setting or digits()

@@ -41,7 +41,8 @@ def mamba_pkd(
         trained by themselves and averaged with equal weights. Where growth ends is chosen on the
         validation split; figures are those of the test split. FLOPs count matrix products and
         convolutions, not the scan itself.
-    Result: not measured against the controls yet.
+    Result: teacher 0.994 ± 0.00529, committee 0.973 ± 0.011, members 6 ± 0, flops share 1.01 ± 0,
+        weakest 0.427 ± 0.143 (3 seeds). See docs/results/studies.md.
     """
     setting = setting or digits()
 

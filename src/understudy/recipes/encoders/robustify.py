@@ -92,7 +92,9 @@ def robustify(
         clean and the robust branch. The corruptions that judge (brightness, contrast and blur among
         them) are not all among the augmentations. The large model is the setting's teacher, the
         small one its student.
-    Result: not measured against the controls yet.
+    Result: robust gain 0.0537 ± 0.0094, clean original 0.994 ± 0.00529, mean original 0.747 ±
+        0.0466, clean small 0.925 ± 0.0133, mean small 0.724 ± 0.0424 (3 seeds). See
+        docs/results/studies.md.
     """
     setting = setting or digits()
     view = View(crop=crop, noise=noise, erase=erase)

@@ -35,8 +35,8 @@ def transfer_limits(
     Deviations: rates are minimax, so each learner is shown teachers that are hard for it at each n:
         for the second and third grade some labels, or inputs, have a probability of order 1 / n. The
         sizes are ours. The setting is not used.
-    Result: rate_hard -0.502 ± 0.000469, rate_partial -1 ± 0.0166, rate_naive -0.0716 ± 0.00275,
-        rate_soft -0.986 ± 0.03 (3 seeds). See docs/results/studies.md.
+    Result: rate hard -0.502 ± 0.000469, rate partial -1 ± 0.0166, rate naive -0.0716 ± 0.00275,
+        rate soft -0.986 ± 0.03 (3 seeds). See docs/results/studies.md.
     """
 
     def study(studio: Any, seed: int) -> dict[str, Any]:

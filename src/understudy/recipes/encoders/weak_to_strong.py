@@ -44,7 +44,8 @@ def weak_to_strong(
         tell by how many quarter turns an image is rotated, and gets a new head. The weak one is
         small and trained for a quarter of the budget, so that it errs. With more than two classes
         the threshold becomes a level for each class. No bootstrapping through sizes.
-    Result: not measured against the controls yet.
+    Result: pgr naive 0.0449 ± 0.00817, pgr confidence 0.411 ± 0.271, weak 0.753 ± 0.0197, naive
+        0.763 ± 0.0168, ceiling 0.987 ± 0.00577 (3 seeds). See docs/results/studies.md.
     """
     setting = setting or digits()
     own = replace(
