@@ -483,29 +483,33 @@ BASIC, BASIC_LEVELS = ("add", "subtract", "multiply", "compare"), (1, 2)
 """Skills and levels of `school-basic`: what a small student gets right within a short budget."""
 
 
-def school_basic(*, count: int = 2000, steps: int = 400) -> Setting:
-    """Four skills of the school for a pretrained student: what is left to learn is to read.
+def school_basic(*, base: str = "calculator", count: int = 2000, steps: int = 400) -> Setting:
+    """Four skills of the school for a pretrained student: what is left to learn is their meaning.
 
-    The student, of 0.18M parameters, knows bare arithmetic (shipped; `benchmarks/school_base.py`
-    trains it) and reads `count` problems with their solutions, `steps` batches of 32 in all. Seed k
-    draws other problems, to learn from and to be judged on.
+    The student, of 0.18M parameters, is shipped (`benchmarks/school_bases.py` trains it): the
+    `calculator` knows bare arithmetic and no words, the `reader` has also solved problems of the
+    other eight skills. It reads `count` problems with their solutions, `steps` batches of 32 in
+    all. Seed k draws other problems, to learn from and to be judged on.
     """
     from understudy.signals import CausalLM
-    from understudy.tasks.school import BASE, teacher
+    from understudy.tasks.school import BASES, teacher
     from understudy.tasks.school.muon import Muon
 
+    if base not in BASES:
+        raise unknown("base of the student of school", base, BASES)
+    name = "school-basic" if base == "calculator" else f"school-{base}"
     return Setting(
-        name="school-basic",
+        name=name,
         kind="language",
         call=CausalLM(),
         task=partial(_school, count=count, skills=BASIC, difficulty=BASIC_LEVELS),
         teachers={"teacher": teacher},
-        student=str(BASE),
+        student=str(BASES[base]),
         budget=Budget(
             steps=steps, batch_size=32, optimizer=Muon(), lr=0.015, schedule="linear",
             warmup=0.03, validate_steps=200,
         ),
-        origin={"task": "school-basic"},
+        origin={"task": name},
     )  # fmt: skip
 
 
@@ -524,6 +528,7 @@ SETTINGS: dict[str, Callable[..., Setting]] = {
     "school": school,
     "school-short": partial(school, count=SHORT),
     "school-basic": school_basic,
+    "school-reader": partial(school_basic, base="reader"),
     "school-middle": partial(school, size="middle"),
     "school-large": partial(school, size="large"),
     "stdlib-lm": stdlib_lm,

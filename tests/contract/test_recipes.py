@@ -83,14 +83,10 @@ SHORT: dict[str, dict[str, Any]] = {
     # Few questions: what a teacher of 0.87M parameters writes is what takes time.
     "fine_tune_cot": {"questions": 8, "rationales": 2},
     "program_distillation": {"questions": 10},
-    "mammoth": {"questions": 6, "pretraining": 0.0},
+    "mammoth": {"questions": 6},
     "symbolic_kd": {"heads": 40, "judged": 24},
-    "cost_balance": {"seeds": 2, "high": 2.0, "pretraining": 0.0},
-    "tinyllm": {
-        "questions": 4,
-        "pretraining": 0.0,
-        "second": "llama:width=16,depth=1,heads=2",
-    },
+    "cost_balance": {"seeds": 2, "high": 2.0},
+    "tinyllm": {"questions": 4, "second": 1.0},
 }
 """Arguments for the short run of recipes whose defaults suit no teacher, or no time, as short."""
 

@@ -17,7 +17,6 @@ from understudy.recipes import recipe
 from understudy.recipes.talking_teachers._school import (
     Classroom,
     basics,
-    learnt_before,
     problems,
     right,
     spoken,
@@ -80,7 +79,7 @@ def room() -> Classroom:
     setting = basics(None, "test")
     assert callable(setting.task)
     setting = replace(setting, task=partial(setting.task, count=24, judged=12))
-    return Classroom(studio=Studio(None), setting=setting, seed=0, name="test", pretraining=0.0)
+    return Classroom(studio=Studio(None), setting=setting, seed=0, name="test")
 
 
 # --- rows and texts -------------------------------------------------------------------------------
@@ -110,24 +109,6 @@ def test_texts_score_what_is_said(room: Classroom) -> None:
     assert batch.weights[batch.mask].tolist() == [0.5] * 3  # type: ignore[index]
     with pytest.raises(DataError, match="no row was kept"):
         texts_from(room.task, [])
-
-
-def test_the_base_reads_no_problem_with_its_solution(room: Classroom) -> None:
-    pairs = learnt_before(room.task, 2)
-    assert len(pairs) == 48
-    stories = [(a, said) for a, said in pairs if a.startswith("read: ")]
-    assert len(stories) == 16
-    for asked, said in stories:
-        known = parse(asked.removeprefix("read: "))
-        assert known is not None
-        assert [w.strip(".,?") for w in asked.split() if w.strip(".,?").isdigit()] == said.split(
-            ", "
-        )
-    for asked, said in pairs:
-        if not asked.startswith("read: "):
-            program = asked.removeprefix("solve: ").strip()
-            assert str(interpret(program)) == final_answer(said)
-            assert parse(program) is None
 
 
 def test_right_counts_answers_by_value() -> None:

@@ -1,7 +1,11 @@
 """The setting of a pretrained student: what it knows, and what it has yet to learn."""
 
+import importlib
 import json
+import re
+from pathlib import Path
 
+import pytest
 import torch
 
 import understudy as us
@@ -11,9 +15,9 @@ from understudy.tasks import school
 
 
 def test_the_base_calculates_and_cannot_read():
-    base = load_model(school.BASE).float().eval()
+    base = load_model(school.BASES["calculator"]).float().eval()
     made = school.rows(60, 77, split="test", skills=BASIC, difficulty=BASIC_LEVELS)
-    told = json.loads((school.BASE / "made_by.json").read_text())
+    told = json.loads((school.BASES["calculator"] / "made_by.json").read_text())
     assert sum(p.numel() for p in base.parameters()) == told["parameters"]
 
     def share(prompts):
@@ -53,3 +57,37 @@ def test_a_student_kept_in_half_precision_learns_in_single():
     student = us.Studio(None).play(us.Recipe(name="s", setting=setting, stages=(stage,)), 0).model
     assert {p.dtype for p in student.parameters()} == {torch.float32}
     assert all(p.isfinite().all() for p in student.parameters())
+
+
+def test_the_reader_solves_the_other_skills_and_was_never_told_what_these_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    base = load_model(school.BASES["reader"]).float().eval()
+    told = json.loads((school.BASES["reader"] / "made_by.json").read_text())
+    for name, skills in {
+        "stories of the other eight skills, exact match": sorted({*school.SKILLS} - {*BASIC}),
+        "stories of the four skills, exact match": BASIC,
+    }.items():
+        made = school.rows(60, 78, split="test", skills=skills, difficulty=BASIC_LEVELS)
+        said = school.complete(base, [school.question_prompt("solve", r.question) for r in made])
+        right = sum(school.exact_match(s, r.answer) for s, r in zip(said, made, strict=True)) / 60
+        known = told["measured"][name]
+        assert abs(right - known) < 4 * (known * (1 - known) / 60) ** 0.5 + 0.02
+
+    texts = importlib.import_module("school_bases").reading("train", 400, 5)
+    kinds = {"solve": 0, "read": 0, "program": 0, "write": 0}
+    for asked, said in texts:
+        way, _, rest = asked.strip().partition(": ")
+        kinds[way] += 1
+        found = school.parse(rest if way != "write" else said)
+        if way == "read":
+            assert found is not None
+            assert found.skill in BASIC
+            assert said == ", ".join(re.findall(r"\d+", rest))
+        elif found is not None:
+            assert found.skill not in BASIC
+        else:  # bare arithmetic: no story, and its working
+            assert way == "solve"
+            assert said.endswith(f"#{school.evaluate(rest)}") or "more(" in rest
+    assert kinds == {"solve": 160, "read": 100, "program": 80, "write": 60}

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,91 +13,34 @@ from torch import nn
 from understudy.data import Texts
 from understudy.data.synthesis import Row, Spent, final_answer, normal, numbered
 from understudy.errors import DataError, MethodRefused, UserError
-from understudy.objectives import Objective
 from understudy.recipes.language_models._studies import (
     longest_answer,
     stops,
     texts,
     without_teachers,
 )
-from understudy.setting import Recipe, Setting, Stage, described
+from understudy.setting import Recipe, Setting, Stage
+from understudy.settings import school_basic
 from understudy.signals.generation import Sampling, generate
-from understudy.tasks.language import LanguageJudge, language_task
+from understudy.tasks.language import LanguageJudge
 from understudy.tasks.task import Task
 from understudy.teachers.chat import ChatTeacher
-from understudy.training.budget import Budget
-
-SKILLS = ("add", "subtract", "multiply", "compare")
-LEVELS = (1, 2)
-STEPS = 400
-"""Updates of one arm; the base is trained `pretraining` times as long."""
 
 
 def basics(setting: Setting | None, name: str) -> Setting:
-    """The setting, or four skills of the school at two levels; refused where it is not of language.
+    """The setting, or four skills of the school for a student that can read (`school-reader`).
 
-    The default is small enough for a student of 184k parameters to learn from two thousand rows.
+    Raises:
+        MethodRefused: a setting that is not of language.
     """
     if setting is None:
-        from understudy.signals import CausalLM
-        from understudy.tasks.school import STUDENTS
-
-        setting = Setting(
-            name="school-basics",
-            kind="language",
-            call=CausalLM(),
-            task=partial(_task, count=2000, judged=400),
-            student=STUDENTS["middle"],
-            budget=Budget(
-                steps=STEPS, batch_size=32, optimizer=_muon, schedule="linear", warmup=0.03
-            ),
-        )
+        return school_basic(base="reader")
     if setting.kind != "language":
         raise MethodRefused(
             f"{name} trains language models on a teacher's texts, and {setting.name} is of kind "
-            f"{setting.kind}; use a setting of texts, such as school"
+            f"{setting.kind}; use a setting of texts, such as school-reader"
         )
     return setting
-
-
-def _muon(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    from understudy.tasks.school.muon import MuonAdam
-    from understudy.tasks.school.tokens import SIZE
-
-    return MuonAdam(groups, vocabulary=SIZE, lr=0.015, adam_lr=3e-3)
-
-
-def _task(
-    split: int,
-    *,
-    count: int,
-    judged: int,
-    skills: Sequence[str] = SKILLS,
-    levels: Sequence[int] = LEVELS,
-) -> Task:
-    """Problems of some skills and levels, to be solved; split k draws others."""
-    from understudy.tasks.school.corpus import LENGTH
-    from understudy.tasks.school.corpus import texts as written
-    from understudy.tasks.school.text import examples
-    from understudy.tasks.school.tokens import SIZE, tokenizer
-
-    def part(place: Any, number: int, seed: int) -> Texts:
-        made = examples(
-            number, seed + split, split=place, mix={"solve": 1.0}, skills=skills, difficulty=levels
-        )
-        return written(made, seed=seed + split, name=f"school {place}")
-
-    options = {"split": split, "count": count, "judged": judged, "skills": skills, "levels": levels}
-    return language_task(
-        "school-basics",
-        train=part("train", count, 1000),
-        validate=part("validate", 48, 2000),
-        test=part("test", judged, 3000),
-        vocabulary=SIZE,
-        length=LENGTH,
-        tokenizer=tokenizer(),
-        extras={"options": options},
-    )
 
 
 # --- the teacher ----------------------------------------------------------------------------------
@@ -203,41 +144,17 @@ def _tokenizer(task: Task) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Classroom:
-    """Where a study's students learn: each from the same base, with the same budget and seed.
-
-    pretraining: how many times an arm's updates the base is trained (`learnt_before`), 0 for
-    students from scratch. The papers' students are pretrained models. The base is trained once, with
-    seed 0, for all arms and seeds.
-    """
+    """Where a study's students learn: each from the setting's, with the same budget and seed."""
 
     studio: Any
     setting: Setting
     seed: int
     name: str
-    pretraining: float
 
     @property
     def task(self) -> Task:
         """The task as this seed splits it."""
         return self.studio.task(self.setting, self.seed)
-
-    def base(self, spec: Any = None) -> Any:
-        """What an arm starts from: a pretrained module, or the student's architecture."""
-        spec = spec or self.setting.student
-        if self.pretraining <= 0 or isinstance(spec, nn.Module):
-            return spec
-        task = self.studio.task(self.setting, 0)
-        pairs = learnt_before(task, 8)
-        if not pairs:
-            return spec
-        budget = self.setting.budget
-        longer = (
-            {"steps": round(budget.steps * self.pretraining)} if budget.steps else {"epochs": 1}
-        )
-        setting = self._on(texts_from(task, pairs), task, spec, longer)
-        told = json.dumps(described(setting), sort_keys=True, default=str)
-        name = f"pretrained-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-        return self._played(name, setting, 0)
 
     def learned(
         self,
@@ -245,34 +162,28 @@ class Classroom:
         pairs: Sequence[tuple[str, str]],
         *,
         weights: Sequence[float] | None = None,
-        spec: Any = None,
         steps: float = 1.0,
     ) -> nn.Module:
         """A student that has read these prompts and completions."""
         budget = self.setting.budget
         longer = {"steps": round(budget.steps * steps)} if budget.steps else {}
-        made = texts_from(self.task, pairs, weights)
-        setting = self._on(made, self.task, self.base(spec), longer)
-        return self._played(f"{self.name}-{arm}", setting, self.seed)
+        setting = self._on(texts_from(self.task, pairs, weights), longer)
+        stage = Stage(objective=setting.supervised(), teacher=None)
+        recipe = Recipe(name=f"{self.name}-{arm}", setting=setting, stages=(stage,))
+        return self.studio.play(recipe, self.seed).model
 
-    def _on(self, made: Texts, task: Task, spec: Any, budget: Mapping[str, Any]) -> Setting:
+    def _on(self, made: Texts, budget: Mapping[str, Any]) -> Setting:
         told = [made.flat.tolist(), made.offsets.tolist()]
         told += [] if made.weights is None else [made.weights.tolist()]
         digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-        options = {"options": {"rows": digest, "base": self.pretraining}}
         own = replace(
-            task, train=made, teach=None, metric="perplexity", metrics=(),
-            extras={**task.extras, **options},
+            self.task, train=made, teach=None, metric="perplexity", metrics=(),
+            extras={**self.task.extras, "options": {"rows": digest}},
         )  # fmt: skip
-        if isinstance(task.judge, LanguageJudge):  # what is written is judged by the study
-            own = replace(own, judge=replace(task.judge, answers=None))
-        alone = without_teachers(self.setting, spec)
+        if isinstance(own.judge, LanguageJudge):  # what is written is judged by the study
+            own = replace(own, judge=replace(own.judge, answers=None))
+        alone = without_teachers(self.setting, self.setting.student)
         return replace(alone, task=own, budget=replace(alone.budget, **budget))
-
-    def _played(self, name: str, setting: Setting, seed: int) -> nn.Module:
-        objective: Objective = setting.supervised()
-        stage = Stage(objective=objective, teacher=None)
-        return self.studio.play(Recipe(name=name, setting=setting, stages=(stage,)), seed).model
 
     def tokens(self, said: Sequence[str]) -> int:
         """Tokens that a student is scored on in these completions, their ends included."""
@@ -320,33 +231,6 @@ def written_after(
     for i, t in zip(order, told, strict=True):
         found[i] = tokenizer.decode(t.tolist(), skip_special_tokens=True)
     return found
-
-
-def learnt_before(task: Task, times: int) -> list[tuple[str, str]]:
-    """What a base has learned: to read stories, and arithmetic without a story.
-
-    Of `times` as many other problems of the task's skills as the task has, one in three is read (what
-    comes after it are its numbers, in order); of the others the program (`7*19-88`) is worked out.
-    No problem is seen with its solution. Empty for a task that is not of the school world.
-    """
-    from understudy.tasks.school.rows import parse, rows
-
-    source = problems(task)
-    known = [p for p in (parse(r["question"]) for r in source) if p is not None]
-    if not known:
-        return []
-    made = rows(
-        times * len(source),
-        7,
-        skills=sorted({p.skill for p in known}),
-        difficulty=sorted({p.level for p in known}),
-    )
-    return [
-        (f"read: {r.question}\n", ", ".join(re.findall(r"\d+", r.question)))
-        if place % 3 == 0
-        else (f"solve: {r.program}\n", f"{r.rationale}#{r.answer}".strip())
-        for place, r in enumerate(made)
-    ]
 
 
 def cost(spent: Spent) -> dict[str, float]:

@@ -33,7 +33,6 @@ def cost_balance(
     temperature: float = 1.0,
     verify: bool = False,
     with_seed: bool = False,
-    pretraining: float = 6.0,
 ) -> Recipe:
     """Balancing Cost and Effectiveness of Synthetic Data Generation Strategies for LLMs.
 
@@ -53,8 +52,8 @@ def cost_balance(
     Deviations: where low ends is a setting, `threshold` (4), the paper giving the ratio task by
         task. New questions are asked for by the skill and level of one there is (published: by the
         question itself). `verify` drops answers that are known to be wrong (of new questions none
-        is known). The student (published: Llama-2 7B and others) is pretrained to read stories
-        and to reckon.
+        is known). The student (published: Llama-2 7B and others) is that of
+        `school-reader`, pretrained on other skills.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "cost_balance")
@@ -63,7 +62,6 @@ def cost_balance(
     known = {
         "seeds": seeds, "low": low, "high": high, "threshold": threshold,
         "temperature": temperature, "verify": verify, "with_seed": with_seed,
-        "pretraining": pretraining,
     }  # fmt: skip
     return Recipe(
         name="cost_balance",
@@ -94,11 +92,8 @@ def _study(
     temperature: float,
     verify: bool,
     with_seed: bool,
-    pretraining: float,
 ) -> dict[str, Any]:
-    room = Classroom(
-        studio=studio, setting=setting, seed=seed, name="cost_balance", pretraining=pretraining
-    )
+    room = Classroom(studio=studio, setting=setting, seed=seed, name="cost_balance")
     known = problems(room.task, count=seeds)
     test = problems(room.task, "test")
     talker = spoken(teacher, studio)

@@ -17,7 +17,6 @@ def fine_tune_cot(
     questions: int = 600,
     rationales: int = 4,
     temperature: float = 2.0,
-    pretraining: float = 6.0,
 ) -> Recipe:
     """Large Language Models Are Reasoning Teachers (Fine-tune-CoT).
 
@@ -36,16 +35,16 @@ def fine_tune_cot(
     Deviations: the answer stands behind `#` in the same reply (published: a second request extracts
         it; marks `###`, `-->` and `END`). The temperature is 2.0 (published: 0.7) because the
         school teacher, the default, is right on 99 % of its own world at 0.7 and on 64 % at 2.0: a
-        filter needs mistakes. The student (published: pretrained, 0.3B to 6.7B) is pretrained here
-        to read stories and to reckon.
+        filter needs mistakes. The student (published: pretrained, 0.3B to 6.7B) is that of
+        `school-reader`, pretrained on other skills.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "fine_tune_cot")
     if questions < 1 or rationales < 1:
         raise UserError("fine_tune_cot: give at least one question and one rationale")
     known = {"questions": questions, "rationales": rationales, "temperature": temperature}
-    study = partial(_study, setting=setting, teacher=teacher, pretraining=pretraining, **known)
-    settings = {"teacher": teacher, "pretraining": pretraining, **known}
+    study = partial(_study, setting=setting, teacher=teacher, **known)
+    settings = {"teacher": teacher, **known}
     return Recipe(
         name="fine_tune_cot", setting=setting, kind="procedure", study=study, settings=settings
     )
@@ -60,11 +59,8 @@ def _study(
     questions: int,
     rationales: int,
     temperature: float,
-    pretraining: float,
 ) -> dict[str, Any]:
-    room = Classroom(
-        studio=studio, setting=setting, seed=seed, name="fine_tune_cot", pretraining=pretraining
-    )
+    room = Classroom(studio=studio, setting=setting, seed=seed, name="fine_tune_cot")
     asked = problems(room.task, count=questions)
     sampling = ChatSampling(temperature=temperature, seed=seed)
     said = generate(

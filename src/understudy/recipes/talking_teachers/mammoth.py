@@ -34,7 +34,6 @@ def mammoth(
     questions: int = 900,
     temperature: float = 1.8,
     sandbox: bool = False,
-    pretraining: float = 6.0,
 ) -> Recipe:
     """MAmmoTH: Building Math Generalist Models through Hybrid Instruction Tuning.
 
@@ -54,7 +53,7 @@ def mammoth(
     Deviations: published chains come from existing data sets and programs from GPT-4 for them; here
         one teacher writes both. Arithmetic is interpreted (`sandbox` runs any Python in a shut-in
         process). Temperature 1.8, where the school teacher errs in a fifth of its solutions. The
-        student (published: Llama-2, 7B to 70B) is pretrained to read stories and to reckon.
+        student (published: Llama-2, 7B to 70B) is that of `school-reader`, pretrained on others.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "mammoth")
@@ -62,7 +61,6 @@ def mammoth(
         raise UserError("mammoth: give at least one question")
     known = {
         "questions": questions, "temperature": temperature, "sandbox": sandbox,
-        "pretraining": pretraining,
     }  # fmt: skip
     return Recipe(
         name="mammoth",
@@ -82,11 +80,8 @@ def _study(
     questions: int,
     temperature: float,
     sandbox: bool,
-    pretraining: float,
 ) -> dict[str, Any]:
-    room = Classroom(
-        studio=studio, setting=setting, seed=seed, name="mammoth", pretraining=pretraining
-    )
+    room = Classroom(studio=studio, setting=setting, seed=seed, name="mammoth")
     worth = sandboxed if sandbox else interpret
     talker = spoken(teacher, studio)
     asked = problems(room.task, count=questions)

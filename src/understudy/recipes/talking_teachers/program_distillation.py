@@ -32,7 +32,6 @@ def program_distillation(
     temperature: float = 1.8,
     shots: int = 0,
     sandbox: bool = False,
-    pretraining: float = 6.0,
 ) -> Recipe:
     """Leveraging Training Data in Few-Shot Prompting for Numerical Reasoning (program distillation).
 
@@ -54,7 +53,7 @@ def program_distillation(
     Deviations: programs of one expression (published: Python functions); TF-IDF finds what is alike
         (published: sentence-T5, SimCSE or ada-002 embeddings; `Nearest` takes any). The temperature
         is 1.8, where the school teacher errs in a sixth of its programs. The student (published:
-        CodeGen) is pretrained to read stories and to reckon.
+        CodeGen) is that of `school-reader`, pretrained on other skills.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "program_distillation")
@@ -62,7 +61,7 @@ def program_distillation(
         raise UserError("program_distillation: give at least one question and one program")
     known = {
         "questions": questions, "programs": programs, "temperature": temperature, "shots": shots,
-        "sandbox": sandbox, "pretraining": pretraining,
+        "sandbox": sandbox,
     }  # fmt: skip
     return Recipe(
         name="program_distillation",
@@ -84,11 +83,9 @@ def _study(
     temperature: float,
     shots: int,
     sandbox: bool,
-    pretraining: float,
 ) -> dict[str, Any]:
     room = Classroom(
         studio=studio, setting=setting, seed=seed, name="program_distillation",
-        pretraining=pretraining,
     )  # fmt: skip
     worth = sandboxed if sandbox else interpret
     talker = spoken(teacher, studio)

@@ -33,7 +33,6 @@ def symbolic_kd(
     recall: float = 0.5,
     temperature: float = 1.3,
     writing: float = 1.0,
-    pretraining: float = 6.0,
 ) -> Recipe:
     """Symbolic Knowledge Distillation: from General Language Models to Commonsense Models.
 
@@ -55,7 +54,7 @@ def symbolic_kd(
     Deviations: the critic is a logistic regression on how usual a text is for its head (published:
         RoBERTa-large tuned on NLI); the teacher is told what to do in a prompt (published: few-shot
         templates), at temperature 1.3, where 65 % of the school teacher's problems are valid. The
-        student (published: GPT2-XL) is pretrained to read stories and to reckon.
+        student (published: GPT2-XL) is that of `school-reader`, pretrained on other skills.
     Result: not measured against the controls yet.
     """
     setting = basics(setting, "symbolic_kd")
@@ -63,7 +62,7 @@ def symbolic_kd(
         raise UserError("symbolic_kd: give at least one head, and 10 texts that are judged")
     known = {
         "heads": heads, "judged": judged, "recall": recall, "temperature": temperature,
-        "writing": writing, "pretraining": pretraining,
+        "writing": writing,
     }  # fmt: skip
     return Recipe(
         name="symbolic_kd",
@@ -85,13 +84,10 @@ def _study(
     recall: float,
     temperature: float,
     writing: float,
-    pretraining: float,
 ) -> dict[str, Any]:
     from understudy.tasks.school.check import mentions
 
-    room = Classroom(
-        studio=studio, setting=setting, seed=seed, name="symbolic_kd", pretraining=pretraining
-    )
+    room = Classroom(studio=studio, setting=setting, seed=seed, name="symbolic_kd")
     asked = heads_of(room.task, "train", heads, seed)
     said = generate(
         spoken(teacher, studio), asked, ask, kept_as("text"),

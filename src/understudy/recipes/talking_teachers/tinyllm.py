@@ -1,6 +1,7 @@
 """TinyLLM: rationales of several teachers, each that ends at the known answer, and the answer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,8 +36,7 @@ def tinyllm(
     questions: int = 900,
     temperature: float = 2.0,
     shots: int = 0,
-    second: str = "llama:width=96,depth=4,heads=4",
-    pretraining: float = 6.0,
+    second: float = 3.0,
 ) -> Recipe:
     """TinyLLM: Learning a Small Student from Multiple Large Language Models.
 
@@ -50,8 +50,8 @@ def tinyllm(
         tokens of its own texts
     When: several teachers of different make, questions with answers.
     Cost: a request a question and a teacher.
-    Defaults: the teachers are the shipped one and `second`, a larger student of the same world that
-        is trained on the problems' own solutions first (once); alpha = 1 each. The figure sets the
+    Defaults: the teachers are the shipped one and a student of the setting that is trained first,
+        once, on the problems' own solutions, `second` times as long as others; alpha = 1 each. The figure sets the
         student against one whose rationales are neither forced nor checked (same loss and counts),
         and against one of the first teacher alone, as many rationales.
     Deviations: the three means hold over the data, by weights on tokens, and not in each batch. A
@@ -67,11 +67,11 @@ def tinyllm(
     count = len(teachers) or 2
     if len(alphas) != count:
         raise UserError(f"tinyllm: {count} teachers need {count} alphas, not {len(alphas)}")
-    if questions < 1 or min(alphas) <= 0:
-        raise UserError("tinyllm: give at least one question, and alphas above 0")
+    if questions < 1 or min(alphas) <= 0 or second <= 0:
+        raise UserError("tinyllm: give at least one question, and alphas and second above 0")
     known = {
         "alphas": alphas, "questions": questions, "temperature": temperature, "shots": shots,
-        "second": second, "pretraining": pretraining,
+        "second": second,
     }  # fmt: skip
     return Recipe(
         name="tinyllm",
@@ -92,12 +92,9 @@ def _study(
     questions: int,
     temperature: float,
     shots: int,
-    second: str,
-    pretraining: float,
+    second: float,
 ) -> dict[str, Any]:
-    room = Classroom(
-        studio=studio, setting=setting, seed=seed, name="tinyllm", pretraining=pretraining
-    )
+    room = Classroom(studio=studio, setting=setting, seed=seed, name="tinyllm")
     test = problems(room.task, "test")
     talkers = (
         [spoken(t, studio) for t in teachers] if teachers else [spoken(None), _second(room, second)]
@@ -143,16 +140,13 @@ def _study(
     }
 
 
-def _second(room: Classroom, spec: str) -> ChatTeacher:
-    """A larger student of this world, trained on the problems' own solutions, as a teacher."""
+def _second(room: Classroom, steps: float) -> ChatTeacher:
+    """A student that was trained for longer on the problems' own solutions, as a teacher."""
     from understudy.tasks.school.talking import school_chat
 
-    first = Classroom(
-        studio=room.studio, setting=room.setting, seed=0, name=room.name,
-        pretraining=room.pretraining,
-    )  # fmt: skip
+    first = replace(room, seed=0)
     pairs = [(r["prompt"], r["solution"]) for r in problems(first.task)]
-    return school_chat(first.learned("second", pairs, spec=spec, steps=2.0), name="second")
+    return school_chat(first.learned("second", pairs, steps=steps), name="second")
 
 
 def explained(row: Row) -> Conversation:

@@ -30,14 +30,15 @@ from understudy.tasks.school.text import (
     example,
     examples,
     question_prompt,
+    solution,
     write_prompt,
 )
 from understudy.tasks.school.tokens import decode, encode, tokenizer
-from understudy.tasks.school.world import BASE, STUDENTS, TEACHER, made_by, school, teacher
+from understudy.tasks.school.world import BASES, STUDENTS, TEACHER, made_by, school, teacher
 
 __all__ = [
     "ABILITIES",
-    "BASE",
+    "BASES",
     "LENGTH",
     "MIX",
     "SKILLS",
@@ -77,6 +78,7 @@ __all__ = [
     "school",
     "school_chat",
     "score",
+    "solution",
     "solves",
     "stream",
     "teacher",

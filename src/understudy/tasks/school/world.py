@@ -21,8 +21,9 @@ from understudy.tasks.task import Task
 TEACHER = Path(__file__).with_name("teacher")
 """The shipped teacher: weights in half precision, configuration, tokenizer, how it was made."""
 
-BASE = Path(__file__).with_name("base")
-"""A student of 0.18M parameters that has learned bare arithmetic, and no words."""
+BASES = {name: Path(__file__).with_name("bases") / name for name in ("calculator", "reader")}
+"""Pretrained students of 0.18M parameters: one has learned bare arithmetic and no words, the other
+also to read, and to solve eight skills of the twelve."""
 
 STUDENTS = {
     "small": "llama:width=48,depth=3,heads=3,hidden=64",
