@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from understudy.errors import SignalError
 from understudy.signals import Batch, Taps, observe
 from understudy.students import build
 
@@ -64,6 +65,55 @@ def test_what_is_overwritten_in_place_is_recorded_as_it_was() -> None:
     _, found = tapped(model, "act:in", "pooled")
     assert bool((found["act:in"] < 0).any())
     torch.testing.assert_close(found["act:in"].relu(), found["pooled"])
+
+
+class Careless(nn.Module):
+    """Batch norm and dropout, whose outputs are overwritten: once by a module, once by a `+=`."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.linear, self.norm, self.dropout = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5)
+        self.act, self.head, self.inplace = nn.ReLU(inplace), nn.Linear(6, 3), inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(self.act(self.norm(self.linear(x))))
+        if self.inplace:
+            y += x
+        else:
+            y = y + x
+        return self.head(y)
+
+
+def test_a_pass_that_shows_what_is_overwritten_is_taken_back() -> None:
+    torch.manual_seed(0)
+    model, plain = Careless(True), Careless(False)
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(5, 6)
+    found = []
+    for each in (model, plain):
+        torch.manual_seed(1)
+        taps = Taps(each, ["norm", "dropout", "head:in"])
+        passes = [observe(each.train(), Batch(inputs=x), taps) for _ in range(2)]
+        passes[1].dense.sum().backward()
+        found.append((passes, torch.rand(3)))
+    for a, b in zip(*(f[0] for f in found), strict=True):
+        assert torch.equal(a.dense, b.dense)
+        assert all(torch.equal(v, b.features[k]) for k, v in a.features.items())
+    assert torch.equal(found[0][1], found[1][1])  # the random numbers that come after
+    assert int(model.norm.num_batches_tracked) == 2
+    for k, v in model.state_dict().items():
+        assert torch.equal(v, plain.state_dict()[k])
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)  # type: ignore[arg-type]
+
+
+def test_what_is_overwritten_later_on_is_said() -> None:
+    model = Careless(False).eval()
+    taps = Taps(model, ["dropout"])
+    observe(model, Batch(inputs=torch.randn(2, 6)), taps)
+    model.inplace = True
+    with pytest.raises(SignalError, match="'dropout'.*overwritten in place"):
+        observe(model, Batch(inputs=torch.randn(2, 6)), taps)
 
 
 @pytest.mark.parametrize(

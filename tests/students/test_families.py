@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from understudy.errors import UnknownName, UserError
+from understudy.signals import Batch, Taps, observe
 from understudy.students import build, families, from_config, input_sizes, parse, to_config
 
 # Parameters with 100 classes of the public implementation behind the published CIFAR-100 tables
@@ -85,43 +87,49 @@ def test_every_family_is_covered():
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_stages_are_tappable_and_nothing_works_in_place(spec):
+def test_stages_are_tappable_and_taps_see_what_was_overwritten(spec):
     model, x = small(spec)
-    model.eval()
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    plain = copy.deepcopy(model.eval())
+    for module in plain.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    seen: dict[str, torch.Tensor] = {}
     inputs: dict[str, torch.Tensor] = {}
 
     def hook(name):
         def record(module, args, output):
-            inputs[name] = args[0]
-            seen[name] = (output, output.clone())
+            inputs[name], seen[name] = args[0], output
 
         return record
 
-    for name, module in model.named_modules():
+    for name, module in plain.named_modules():
         module.register_forward_hook(hook(name))
     kept = x.clone()
-    logits = model(x)
+    logits = plain(x)
     assert logits.shape == (2, 5)
+    names = [name for name in seen if name]
+    found = observe(model, Batch(inputs=x), Taps(model, [*names, *(f"{n}:in" for n in names)]))
     assert torch.equal(x, kept)
-    for name, (output, copy) in seen.items():
-        assert torch.equal(output, copy), f"{name} was changed after it was recorded"
+    assert torch.equal(found.dense, logits)
+    for name in names:
+        assert torch.equal(found.features[name], seen[name]), name
+        assert torch.equal(found.features[f"{name}:in"], inputs[name]), name
 
     expected = SMALL[spec][1]
     stages = [name for name, _ in model.named_children() if name.startswith("stage")]
     assert stages == [f"stage{i + 1}" for i in range(len(expected))]
     for stage, shape in zip(stages, expected, strict=True):
-        assert seen[stage][0].shape == (2, *shape)
+        assert seen[stage].shape == (2, *shape)
         if spec.startswith(POST_ACTIVATION):
             last = [n for n, _ in model.get_submodule(stage).named_children()][-1]
             relu = f"{stage}.{last}.relu"
             assert inputs[relu].min() < 0  # the pre-activation, within reach
-            assert torch.equal(inputs[relu].clamp(min=0), seen[stage][0])
+            assert torch.equal(inputs[relu].clamp(min=0), seen[stage])
 
     last_linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
     assert last_linear == "head"
     assert inputs["head"].dim() == 2
-    head = model.get_submodule("head")
+    head = plain.get_submodule("head")
     assert torch.equal(head(inputs["head"]), logits)
 
 

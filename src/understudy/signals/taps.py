@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,6 +61,9 @@ class Taps:
     `stage.0` ... `stage.-1`, `preact.0` ... `preact.-1` (the same before their last non-linearity),
     `penultimate` (the input of the last linear layer) and `pooled` (the map that it averages). A
     real module of that path wins over the automatic meaning.
+
+    What a later operation overwrites in place (`bn` before `ReLU(inplace=True)`) is recorded as a
+    copy: the first pass of `observe` shows which taps need one, and is taken back.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Taps:
         call: Call = default_call,
     ) -> None:
         self.paths: dict[str, str] = {}
+        self.copied: set[str] | None = None
         automatic: dict[str, str] | None = None
         for name in dict.fromkeys(names):
             path, _, side = name.partition(":")
@@ -88,10 +93,24 @@ class Taps:
 
     @contextmanager
     def recording(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
-        """Within the block, what passes the taps is put into the yielded dict under its name."""
+        """Within the block, what passes the taps is put into the yielded dict under its name.
+
+        Raises:
+            SignalError: at the end, for what was overwritten and is not known to need a copy.
+        """
         found: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
+        copied = self.copied or ()
+
+        def record(name: str, value: Tensor, overwritten: bool) -> None:
+            if overwritten or name in copied:
+                value = value.clone()
+            elif not value.is_inference():  # of which torch keeps no versions
+                versions[name] = value._version
+            found[name] = value
+
         handles = [
-            _hook(module_at(model, path), side, found, name)
+            _hook(module_at(model, path), side, partial(record, name), name)
             for name, full in self.paths.items()
             for path, _, side in (full.partition(":"),)
         ]
@@ -100,6 +119,14 @@ class Taps:
         finally:
             for handle in handles:
                 handle.remove()
+        changed = {name for name, version in versions.items() if found[name]._version != version}
+        if changed and self.copied is not None:
+            name = min(changed)
+            raise SignalError(
+                f"what the tap {name!r} ({self.paths[name]}) passed was overwritten in place by a "
+                "later operation; tap that operation's output, or make it not work in place"
+            )
+        self.copied = changed if self.copied is None else self.copied
 
 
 @contextmanager
@@ -149,8 +176,7 @@ def observe(
         if taps is None or not taps.paths:
             said = call(model, batch)
             return said if isinstance(said, Signals) else Signals(logits=said)
-        with taps.recording(model) as found:
-            said = call(model, batch)
+        said, found = _passed(model, batch, taps, call)
     missing = [name for name in taps.paths if name not in found]
     if missing:
         raise SignalError(
@@ -162,37 +188,62 @@ def observe(
     return Signals(logits=said, features=found)
 
 
+def _passed(
+    model: nn.Module, batch: Batch, taps: Taps, call: Call
+) -> tuple[Any, dict[str, Tensor]]:
+    take_back = _state(model) if taps.copied is None else None
+    with taps.recording(model) as found:
+        said = call(model, batch)
+    if take_back is not None and taps.copied:
+        take_back()
+        with taps.recording(model) as found:
+            said = call(model, batch)
+    return said, found
+
+
 @contextmanager
 def preserved(*models: nn.Module) -> Iterator[None]:
     """Leave mode, buffers and random state of the models as they were found."""
     modes = [(m, m.training) for model in models for m in model.modules()]
+    take_back = _state(*models)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        take_back()
+
+
+def _state(*models: nn.Module) -> Callable[[], None]:
+    """Buffers of the models and random state as they are now; called, it brings them back."""
     buffers = [
         (b, b.detach().clone()) for model in models for b in model.buffers() if b is not None
     ]
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+    cpu, cuda = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
+
+    def take_back() -> None:
+        torch.set_rng_state(cpu)
+        for device, state in zip(devices, cuda, strict=True):
+            torch.cuda.set_rng_state(state, device)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    return take_back
 
 
-def _hook(module: nn.Module, side: str, found: dict[str, Tensor], name: str) -> Any:
+def _hook(module: nn.Module, side: str, record: Callable[[Tensor, bool], None], name: str) -> Any:
     if side == "in":
 
         def before(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             value = _first([*args, *kwargs.values()], name)
-            # a non-linearity that works in place would overwrite what is recorded
-            found[name] = value.clone() if getattr(module, "inplace", False) else value
+            record(value, bool(getattr(module, "inplace", False)))
 
         return module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(_m: nn.Module, _a: Any, output: Any) -> None:
-        found[name] = _first(output, name)
+        record(_first(output, name), False)
 
     return module.register_forward_hook(after)
 

@@ -16,7 +16,7 @@ class DenseUnit(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_features, width)
         self.norm = nn.BatchNorm1d(width) if norm else nn.Identity()
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.dropout = dropout
         nn.init.kaiming_normal_(self.linear.weight, nonlinearity="relu")
         nn.init.zeros_(self.linear.bias)

@@ -29,7 +29,7 @@ class ShuffleV1Block(nn.Module):
         self.expand = nn.Conv2d(middle, new, 1, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(new)
         self.pool = nn.AvgPool2d(3, 2, 1) if stride == 2 else None
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
@@ -52,7 +52,7 @@ class ShuffleV2Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(half)
         self.conv3 = nn.Conv2d(half, half, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(half)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape."""

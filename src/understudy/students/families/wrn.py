@@ -27,10 +27,10 @@ class WideBlock(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int, dropout: float):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.relu1 = nn.ReLU()
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.relu2 = nn.ReLU()
+        self.relu2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.dropout = dropout
         same = in_channels == width
@@ -61,7 +61,7 @@ class WideResNet(nn.Module):
 
         self.stage1, self.stage2, self.stage3 = stage(1), stage(2), stage(3)
         self.bn1 = nn.BatchNorm2d(widths[-1])
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.head = nn.Linear(widths[-1], classes)
         init_convs(self)
         nn.init.zeros_(self.head.bias)
