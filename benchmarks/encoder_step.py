@@ -266,11 +266,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--student-width", type=int, default=16)
     parser.add_argument("--teacher-width", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--same-networks",
-        action="store_true",
-        help="activations by hand not in place either, as in the built-in families",
-    )
     parser.add_argument("--quick", action="store_true", help="only whether it runs")
     parser.add_argument("--out", type=Path, help="JSON with the figures")
     args = parser.parse_args(argv)
@@ -278,7 +273,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         args.rounds, args.steps, args.batch_size = 2, 2, 4
         args.student_width = args.teacher_width = 4
     torch.set_num_threads(args.threads)
-    by_hand.IN_PLACE = not args.same_networks
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         world = World(
@@ -306,7 +300,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     done = {
         "methods": found,
         "target": TARGET,
-        "in_place_by_hand": by_hand.IN_PLACE,
         "rounds": args.rounds,
         "steps": args.steps,
         "batch_size": args.batch_size,

@@ -11,10 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IN_PLACE = True
-"""Whether activations are overwritten, as there. The built-in families do not (a tap on what was
-overwritten would record something else), which costs them memory traffic."""
-
 
 class Said(NamedTuple):
     """What a network returns: logits, and its features before and after each stage's last ReLU."""
@@ -39,10 +35,10 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=IN_PLACE)
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        out = out.add_(shortcut) if IN_PLACE else out + shortcut
+        out = out.add_(shortcut)
         return F.relu(out), out
 
 
@@ -65,7 +61,7 @@ class ResNet(nn.Module):
         return nn.Sequential(first, *(Block(width, width, 1) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Said:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=IN_PLACE)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         stages: list[Tensor] = []
         befores: list[Tensor] = []
         for stage in (self.stage1, self.stage2, self.stage3):
@@ -101,7 +97,7 @@ class Hint(nn.Module):
         self.bn = nn.BatchNorm2d(teacher_width)
 
     def forward(self, student: Said, teacher: Said, labels: Tensor) -> Tensor:
-        regressed = F.relu(self.bn(self.conv(student.stages[1])), inplace=IN_PLACE)
+        regressed = F.relu(self.bn(self.conv(student.stages[1])), inplace=True)
         return self.weight * F.mse_loss(regressed, teacher.stages[1])
 
 

@@ -26,8 +26,18 @@ from understudy.settings import BASIC, BASIC_LEVELS
 from understudy.signals import CausalLM
 from understudy.tasks.language import language_task
 from understudy.tasks.school import (
-    LENGTH, SKILLS, STUDENTS, Row, complete, encode, exact_match, question_prompt, rows, solution,
-    tokenizer, write_prompt,
+    LENGTH,
+    SKILLS,
+    STUDENTS,
+    Row,
+    complete,
+    encode,
+    exact_match,
+    question_prompt,
+    rows,
+    solution,
+    tokenizer,
+    write_prompt,
 )  # fmt: skip
 from understudy.tasks.school.corpus import EOS_ID
 from understudy.tasks.school.muon import Muon
@@ -76,9 +86,7 @@ def reading(split: str, count: int, seed: int) -> list[Pair]:
         *[(own, numbers)] * 5, *[(own, worked)] * 3,
         *[(other, solved)] * 5, *[(other, programmed)] * 4, *[(other, written)] * 3,
     ]  # fmt: skip
-    return [
-        way(made[i]) for i, (made, way) in enumerate(ways[i % len(ways)] for i in range(count))
-    ]
+    return [way(made[i]) for i, (made, way) in enumerate(ways[i % len(ways)] for i in range(count))]
 
 
 @dataclass(frozen=True, kw_only=True)

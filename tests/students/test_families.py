@@ -98,7 +98,7 @@ def test_stages_are_tappable_and_taps_see_what_was_overwritten(spec):
 
     def hook(name):
         def record(module, args, output):
-            inputs[name], seen[name] = args[0], output
+            inputs[name], seen[name] = args[0].clone(), output.clone()
 
         return record
 
