@@ -172,6 +172,51 @@ def test_texts_are_written_by_it(url, teacher):
     assert [len(m) for m in writer.write(prompts, every, seed=3)] == [1, 1]
 
 
+def test_answers_have_the_form_that_is_asked_for(client):
+    """Requests of several schemas and of none, put together in batches by the server."""
+    schemas = [
+        {"enum": ["yes", "no"]},
+        {"type": "integer", "minimum": 1, "maximum": 99},
+        {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"type": "boolean"}},
+         "required": ["a", "b"], "additionalProperties": False},
+    ]  # fmt: skip
+
+    def said(schema, n=3, **more):
+        if schema is not None:
+            form = {"name": "answer", "schema": schema, "strict": True}
+            more["response_format"] = {"type": "json_schema", "json_schema": form}
+        options = {"seed": 4, "max_tokens": 60, **more}
+        return client.chat.completions.create(model="tiny", messages=HELLO, n=n, **options)
+
+    alone = said(None).choices
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(said, [None, *schemas, *schemas, None]))
+    for free in (made[0], made[-1]):
+        assert [c.message.content for c in free.choices] == [c.message.content for c in alone]
+    choice, number, record = (
+        [json.loads(c.message.content) for m in (made[1 + i], made[4 + i]) for c in m.choices]
+        for i in range(3)
+    )
+    assert set(choice) <= {"yes", "no"}
+    assert all(1 <= v <= 99 for v in number)
+    assert all(
+        set(v) == {"a", "b"} and v["a"] in (1, 2) and v["b"] in (True, False) for v in record
+    )
+    assert {c.finish_reason for m in made[1:-1] for c in m.choices} == {"stop"}
+    (told,) = said(schemas[0], 1, logprobs=True, top_logprobs=2).choices
+    assert "".join(t.token for t in told.logprobs.content) == told.message.content
+    whole = "".join(
+        c.choices[0].delta.content or "" for c in said(schemas[2], 1, stream=True) if c.choices
+    )
+    assert set(json.loads(whole)) == {"a", "b"}
+    with pytest.raises(openai.UnprocessableEntityError, match="max_tokens"):
+        said(schemas[2], 1, max_tokens=5)
+    with pytest.raises(openai.BadRequestError, match="no answer fits"):
+        said({"enum": []}, 1)
+    loose = {"response_format": {"type": "json_object"}}
+    assert isinstance(json.loads(said(None, 1, **loose).choices[0].message.content), dict)
+
+
 BAD = {
     "model": ({"model": "huge"}, 404, "does not exist"),
     "empty": ({"messages": []}, 400, "not empty"),

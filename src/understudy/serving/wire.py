@@ -39,6 +39,7 @@ _KINDS = {
     "context": (400, "invalid_request_error"),
     "request": (400, "invalid_request_error"),
     "schema": (422, "invalid_request_error"),
+    "cut": (422, "invalid_request_error"),
 }
 
 

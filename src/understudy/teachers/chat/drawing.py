@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from understudy.signals.generation import Sampling, generate, speaking
 from understudy.signals.language import context_of
 from understudy.signals.taps import plain
+from understudy.teachers.chat.constrained import Guide, Guided
 from understudy.teachers.chat.talk import ChatSampling, Conversation
 
 Finish = Literal["stop", "length"]
@@ -29,6 +30,7 @@ class Ask:
 
     stops:  token ids that end this text, beside those of the model
     listed: how many of the likeliest tokens are listed, where that is more than `sampling` may ask
+    guide:  the schema that it is written by
     """
 
     prompt: Sequence[int]
@@ -36,6 +38,7 @@ class Ask:
     key: str
     stops: tuple[int, ...] = ()
     listed: int | None = None
+    guide: Guide | None = None
 
     @property
     def wide(self) -> int | None:
@@ -45,13 +48,17 @@ class Ask:
 
 @dataclass
 class Written:
-    """What was written: `tokens` without what ended it, `drawn` with it."""
+    """What was written: `tokens` without what ended it, `drawn` with it.
+
+    complete: whether it is all that its schema asks for; None where it had none
+    """
 
     tokens: list[int]
     finish: Finish
     drawn: list[int]
     text: str = ""
     told: list[Told] = field(default_factory=list)
+    complete: bool | None = None
 
     @property
     def count(self) -> int:
@@ -111,6 +118,10 @@ def write(
     the batch, on its order or its size, as far as the logits do not (they differ by the rounding of
     floating point; a model in double precision leaves no more than 1e-12 of that).
 
+    A row with a guide draws from the model's distribution over the tokens that its schema allows,
+    cut by temperature and top-p after that, and ends where nothing may follow. Log-probabilities
+    are the model's own, before the mask, temperature and top-p (what vLLM calls `raw_logprobs`).
+
     stops: token ids that end a text. Stop strings end it where they first occur, and are cut.
     heard: is given (row, token id) of each token as it is drawn.
     """
@@ -163,16 +174,20 @@ class _Rows:
         self.tokens: list[list[int]] = [[] for _ in asks]
         self.told: list[list[Told]] = [[] for _ in asks]
         self.stopped: dict[int, int] = {}
+        self.guided = Guided([a.guide for a in asks])
 
     def choose(self, logits: Tensor, rows: Tensor) -> Tensor:
         """[M] token ids from logits [M, V] of the rows that go on."""
         places = rows.tolist()
         ended = [self._ended(r) for r in places]
-        drawn = self._drawn(logits, places)
+        masked = self.guided.masked(logits, places)
+        ended = [e or self.guided.over(r) for e, r in zip(ended, places, strict=True)]
+        drawn = self._drawn(masked, places)
         self._list(logits, places, drawn, ended)
         for row, token, over in zip(places, drawn, ended, strict=True):
             if not over:
                 self.tokens[row].append(token)
+                self.guided.took(row, token, token in self.stops[row])
                 if self.heard is not None:
                     self.heard(self.places[row], token)
         kept = [_ENDED if e else t for e, t in zip(ended, drawn, strict=True)]
@@ -182,7 +197,7 @@ class _Rows:
         ids = self.tokens[row]
         if len(ids) >= self.limits[row] or (ids and ids[-1] in self.stops[row]):
             return True
-        return self._stop_at(row)
+        return self.guided.over(row) or self._stop_at(row)
 
     def _stop_at(self, row: int) -> bool:
         """Whether a stop string stands in what was written; where, is kept."""
@@ -229,7 +244,7 @@ class _Rows:
         return float(torch.rand((), generator=generator, dtype=torch.float64))
 
     def _list(self, logits: Tensor, places: list[int], drawn: list[int], ended: list[bool]) -> None:
-        """Log-probabilities of the model itself, before temperature and top-p."""
+        """Log-probabilities of the model itself, before mask, temperature and top-p."""
         want = [i for i, r in enumerate(places) if self.asks[r].wide is not None and not ended[i]]
         if not want:
             return
@@ -246,16 +261,17 @@ class _Rows:
 
     def written(self, row: int) -> Written:
         """A row as it ended."""
-        drawn, told = self.tokens[row], self.told[row]
+        drawn, told, complete = self.tokens[row], self.told[row], self.guided.complete(row)
         ids = drawn
         if self._stop_at(row):
             text = self.names.text(ids)[: self.stopped[row]]
             keep = _covering(self.names, ids, len(text))
-            return Written(ids[:keep], "stop", drawn, text, told[:keep])
-        finish: Finish = "stop" if ids and ids[-1] in self.stops[row] else "length"
-        if finish == "stop":
-            ids, told = ids[:-1], told[:-1]
-        return Written(ids, finish, drawn, self.names.text(ids), told)
+            complete = None if complete is None else False  # the end of it was cut
+            return Written(ids[:keep], "stop", drawn, text, told[:keep], complete)
+        finish: Finish = "stop" if complete else "length"
+        if ids and ids[-1] in self.stops[row]:
+            ids, told, finish = ids[:-1], told[:-1], "stop"
+        return Written(ids, finish, drawn, self.names.text(ids), told, complete)
 
 
 def listed(

@@ -12,6 +12,7 @@ from understudy.errors import UserError
 from understudy.signals.language import context_of
 from understudy.store.fingerprints import teacher_fingerprint
 from understudy.store.ledger import Failure, Ledger
+from understudy.teachers.chat.constrained import Guide, Guides
 from understudy.teachers.chat.drawing import Ask, Names, Written, key_of, write
 from understudy.teachers.chat.requests import (
     DEFAULT,
@@ -20,6 +21,7 @@ from understudy.teachers.chat.requests import (
     Request,
     answer_of,
     asked_of,
+    cut,
     recalled,
     unread,
 )
@@ -57,9 +59,14 @@ class LocalChat:
     gets `plain_prompt`, and an answer then ends before the next turn too. An answer is a function
     of the conversation, the sampling (seed included) and the sample index: what else is asked at
     the same time changes nothing (see `drawing.write`). Log-probabilities are the model's own,
-    before temperature and top-p; prompt and completion tokens are counted exactly, the one that
-    ends an answer included. A schema is not enforced while writing: the answer is read by it, and
-    asked for once more with the error where it does not fit.
+    before schema, temperature and top-p; prompt and completion tokens are counted exactly, the one
+    that ends an answer included.
+
+    An answer of a schema is written by it: tokens that it forbids are never drawn (`constrained`).
+    What a grammar cannot say (`uniqueItems`, a pydantic model's own checks) is read afterwards, and
+    asked for once more with the error where it does not fit; so is everything where `llguidance` is
+    not installed or does not know the tokenizer. An answer that ends before its schema is complete
+    is a `ChatError` of kind `cut`, however much of it could be read.
 
     A conversation that leaves no room for an answer in the model's context is a `ChatError` of kind
     `context`, for that conversation alone.
@@ -84,6 +91,7 @@ class LocalChat:
         self.stops = end_tokens(model, tokenizer)
         pad = getattr(tokenizer, "pad_token_id", None)
         self.padding = 0 if pad is None else int(pad)
+        self.guides = Guides(tokenizer, self.stops)
         self._print: str | None = None
 
     def fingerprint(self) -> str:
@@ -180,12 +188,15 @@ class LocalChat:
         jobs = [self._job(r) for r in requests]
         self._recall(jobs)
         open_ = [(p, i) for p, j in enumerate(jobs) if j.error is None for i in j.missing]
-        asks = [self._ask(jobs[p].request, jobs[p].ids, i) for p, i in open_]
+        asks = [self._ask(jobs[p].request, jobs[p].ids, i, jobs[p].guide) for p, i in open_]
         hear = (
             None if heard is None else lambda row, token: heard(open_[row][0], open_[row][1], token)
         )
         for (place, index), ask, said in zip(open_, asks, self.written(asks, hear), strict=True):
-            jobs[place].replies[index] = self.as_reply(said, len(ask.prompt))
+            job, reply = jobs[place], self.as_reply(said, len(ask.prompt))
+            job.replies[index] = reply
+            if said.complete is False and job.error is None:
+                job.error = cut(self.name, reply, job.request.sampling)
         self._read_by_schema(jobs)
         self._record(jobs)
         return [j.answer() for j in jobs]
@@ -196,18 +207,19 @@ class LocalChat:
             if request.n < 1:
                 raise ChatError(f"n is at least 1, not {request.n}", "request")
             job.form = None if request.schema is None else Form(request.schema)
+            job.guide = None if job.form is None else self.guides.of(job.form.schema)
             job.ids = self.prompt(request.messages)
         except ChatError as error:
             job.error = error
-        except UserError as error:  # a schema that cannot be checked
+        except UserError as error:  # a schema that cannot be checked, or that nothing fits
             job.error = ChatError(str(error), "request")
         job.asked = asked_of(self.fingerprint(), self.name, request, job.form)
         job.missing = list(range(request.n))
         return job
 
-    def _ask(self, request: Request, ids: list[int], index: int) -> Ask:
+    def _ask(self, request: Request, ids: list[int], index: int, guide: Guide | None) -> Ask:
         key = key_of(request.messages, request.sampling, index)
-        return Ask(prompt=ids, sampling=self._sampling(request.sampling), key=key)
+        return Ask(prompt=ids, sampling=self._sampling(request.sampling), key=key, guide=guide)
 
     def _recall(self, jobs: Sequence[Job]) -> None:
         """What the ledger has."""
@@ -243,11 +255,14 @@ class LocalChat:
                         job.error = unread(self.name, error)
                         break
                     again.append((job, index, replace(job.request, messages=said), ids))
-        asks = [self._ask(request, ids, index) for _, index, request, ids in again]
+        asks = [self._ask(request, ids, index, job.guide) for job, index, request, ids in again]
         for (job, index, _, ids), said in zip(again, self.written(asks), strict=True):
             first, second = job.replies[index], self.as_reply(said, len(ids))
             try:
                 assert job.form is not None
+                if said.complete is False:
+                    job.error = job.error or cut(self.name, second, job.request.sampling)
+                    continue
                 value = job.form.read(second.text)
             except ValueError as error:
                 job.error = job.error or unread(self.name, error)

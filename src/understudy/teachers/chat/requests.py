@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields, replace
 
 from understudy.store.ledger import Answer, Asked, Frame
+from understudy.teachers.chat.constrained import Guide
 from understudy.teachers.chat.schema import Form
 from understudy.teachers.chat.talk import ChatError, ChatSampling, Conversation, Reply, Schema
 
@@ -32,6 +33,7 @@ class Job:
 
     request: Request
     form: Form | None = None
+    guide: Guide | None = None
     ids: list[int] = field(default_factory=list)
     asked: Asked | None = None
     missing: list[int] = field(default_factory=list)
@@ -56,6 +58,16 @@ REPAIR = "That is no answer of the form asked for: {wrong}\nAnswer again with th
 def unread(name: str, error: ValueError) -> ChatError:
     """An answer that a schema cannot read, twice."""
     return ChatError(f"{name}: no answer of the schema: {error}", "schema")
+
+
+def cut(name: str, reply: Reply, sampling: ChatSampling) -> ChatError:
+    """An answer that ended before its schema was complete: it is no data, whatever it holds."""
+    how = (
+        "at a stop string; leave that out"
+        if reply.finish == "stop"
+        else f"after {reply.completion_tokens} tokens; raise max_tokens ({sampling.max_tokens})"
+    )
+    return ChatError(f"{name}: the answer was cut off before it was whole, {how}", "cut")
 
 
 def answer_of(reply: Reply) -> Answer:

@@ -46,7 +46,7 @@ class Form:
             kind = schema.__name__ if isinstance(schema, type) else type(schema).__name__
             raise UserError(f"a schema is a pydantic model's class or a mapping, not {kind}")
         if self.model is None:  # pydantic checks its own in full
-            _known(self.schema, "the schema")
+            _known(self.schema, "the schema", self.schema)
 
     def response_format(self) -> dict[str, Any]:
         """What the endpoint is asked for: strict where strict mode can say it."""
@@ -141,7 +141,7 @@ def _tight(node: Any) -> bool:
     return all(_tight(x) for x in inside)
 
 
-def _known(node: Any, where: str) -> None:
+def _known(node: Any, where: str, root: Mapping[str, Any]) -> None:
     if isinstance(node, bool):
         return
     if not isinstance(node, dict):
@@ -153,18 +153,28 @@ def _known(node: Any, where: str) -> None:
             )
         if word in ("properties", "$defs", "definitions"):
             for name, part in value.items():
-                _known(part, f"{where}.{name}")
+                _known(part, f"{where}.{name}", root)
         elif word in ("anyOf", "oneOf", "allOf", "prefixItems"):
             for i, part in enumerate(value):
-                _known(part, f"{where}.{word}[{i}]")
+                _known(part, f"{where}.{word}[{i}]", root)
         elif word in ("items", "additionalProperties"):
-            _known(value, f"{where}.{word}")
+            _known(value, f"{where}.{word}", root)
         elif word == "type":
             for kind in value if isinstance(value, list) else [value]:
                 if kind not in _TYPES:
                     raise UserError(f"{where} has no type {kind!r}{nearest(str(kind), _TYPES)}")
         elif word == "$ref" and not str(value).startswith("#"):
             raise UserError(f"{where} refers to {value!r}; only references within it are read")
+        elif word == "$ref":
+            try:
+                _resolved(value, root)
+            except (KeyError, IndexError, TypeError):
+                raise UserError(f"{where} refers to {value!r}, which is not there") from None
+        elif word == "pattern":
+            try:
+                re.compile(value)
+            except (re.error, TypeError):
+                raise UserError(f"{where} has no regular expression in {value!r}") from None
 
 
 def _resolved(reference: str, root: Mapping[str, Any]) -> Any:
