@@ -217,6 +217,17 @@ def test_answers_have_the_form_that_is_asked_for(client):
     assert isinstance(json.loads(said(None, 1, **loose).choices[0].message.content), dict)
 
 
+def test_our_client_hears_that_an_answer_was_cut(url):
+    schema = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 6, "maxItems": 6}
+    with ChatEndpoint(url, "tiny", attempts=1) as endpoint:
+        with pytest.raises(ChatError, match="max_tokens") as error:
+            endpoint.reply(user("hello"), 2, ChatSampling(max_tokens=5, seed=0), schema)
+        assert (error.value.kind, endpoint.sent) == ("cut", 1)
+        said = endpoint.reply(user("hello"), 2, ChatSampling(max_tokens=80, seed=0), schema)
+        assert [len(r.parsed) for r in said] == [6, 6]
+        assert endpoint.sent == 2
+
+
 BAD = {
     "model": ({"model": "huge"}, 404, "does not exist"),
     "empty": ({"messages": []}, 400, "not empty"),

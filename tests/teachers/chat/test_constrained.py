@@ -173,6 +173,9 @@ def test_what_is_cut_is_an_error_and_never_data(tmp_path):
         assert said.kind == "cut"
     assert "raise max_tokens (12)" in str(lists)
     assert "stop string" in str(stopped)
+    (long,) = chat.answers([ask("x" * 460, nested)])
+    assert isinstance(long, ChatError)
+    assert (long.kind, "no room" in str(long)) == ("cut", True)
     assert len(chat.ledger) == 1
     # as many tokens as it takes are enough: nothing can follow the last mark
     (whole,) = chat.answers([ask("hello", {"const": [1]}, temperature=0, max_tokens=200)])[0]

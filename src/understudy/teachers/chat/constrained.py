@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,9 +146,9 @@ class Guided:
         if not mine:
             return logits
         states = [self._states[rows[i]] for i in mine]
-        kept = logits[mine].masked_fill(~self._allowed(states, logits), float("-inf"))
+        kept = torch.where(self._allowed(states, logits), logits[mine], float("-inf"))
         # a grammar may grow beyond the library's limits, or allow what the model cannot say
-        alive = kept.isfinite().any(-1).tolist()
+        alive = kept.amax(-1).isfinite().tolist()
         alive = [a and not s.is_error() for a, s in zip(alive, states, strict=True)]
         self._stuck |= {rows[i] for i, a in zip(mine, alive, strict=True) if not a}
         found = logits.clone()
@@ -156,7 +157,7 @@ class Guided:
 
     def _allowed(self, states: Sequence[Any], logits: Tensor) -> Tensor:
         """[K, V] of what may come next."""
-        # not by llguidance.torch: importing that compiles, for a shift and an and
+        # not by llguidance.torch: that compiles, which takes longer than the whole answer
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 
         assert self._guide is not None
@@ -164,11 +165,10 @@ class Guided:
         fill_next_token_bitmask_par(
             self._guide.executor, [(s, k) for k, s in enumerate(states)], bits
         )
-        words = torch.from_numpy(bits).to(logits.device)
-        allowed = (words[:, :, None] >> torch.arange(32, device=logits.device)) & 1
+        flags = np.unpackbits(bits.astype("<i4", copy=False).view(np.uint8), 1, bitorder="little")
+        allowed = torch.from_numpy(flags).to(logits.device).bool()
         # a model may have more logits than its tokenizer has tokens, and fewer
-        rest = logits.shape[-1] - 32 * words.shape[-1]
-        return torch.nn.functional.pad(allowed.flatten(1), (0, rest)).bool()
+        return torch.nn.functional.pad(allowed, (0, logits.shape[-1] - allowed.shape[-1]))
 
 
 def _line(text: str) -> str:

@@ -250,8 +250,10 @@ class Asking:
                 return came
             if isinstance(came, Heard):
                 if came.status in (400, 422):
-                    message, _, parameter = error_of(came.body)
-                    other = manner.adapted(message, parameter, n=n, form=job.form)
+                    message, code, parameter = error_of(came.body)
+                    other = None
+                    if code != "cut":  # it took the schema, and would take longer to fill it
+                        other = manner.adapted(message, parameter, n=n, form=job.form)
                     if other is not None:
                         manner = other
                         continue

@@ -77,6 +77,8 @@ def refusal(
         return ChatError(f"{base_url} is overloaded (HTTP {status}){said}", "overloaded")
     if status >= 500:
         return ChatError(f"{base_url} failed (HTTP {status}){said}", "server")
+    if code == "cut":  # as `understudy serve` says of an answer that ended before its schema
+        return ChatError(f"{base_url}{said}", "cut")
     return ChatError(f"{base_url} refused the request (HTTP {status}){said}", "refused")
 
 

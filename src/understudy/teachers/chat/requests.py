@@ -62,11 +62,13 @@ def unread(name: str, error: ValueError) -> ChatError:
 
 def cut(name: str, reply: Reply, sampling: ChatSampling) -> ChatError:
     """An answer that ended before its schema was complete: it is no data, whatever it holds."""
-    how = (
-        "at a stop string; leave that out"
-        if reply.finish == "stop"
-        else f"after {reply.completion_tokens} tokens; raise max_tokens ({sampling.max_tokens})"
-    )
+    how = f"after {reply.completion_tokens} tokens"
+    if reply.finish == "stop":
+        how += ", by a stop string; leave that out"
+    elif reply.completion_tokens >= sampling.max_tokens:
+        how += f"; raise max_tokens ({sampling.max_tokens})"
+    else:
+        how += "; the model has no room for more, or none that fits"
     return ChatError(f"{name}: the answer was cut off before it was whole, {how}", "cut")
 
 
