@@ -112,7 +112,7 @@ def test_what_is_overwritten_later_on_is_said() -> None:
     taps = Taps(model, ["dropout"])
     observe(model, Batch(inputs=torch.randn(2, 6)), taps)
     model.inplace = True
-    with pytest.raises(SignalError, match="'dropout'.*overwritten in place"):
+    with pytest.raises(SignalError, match=r"'dropout'.*overwritten in place"):
         observe(model, Batch(inputs=torch.randn(2, 6)), taps)
 
 

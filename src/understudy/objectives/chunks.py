@@ -19,9 +19,8 @@ from understudy.objectives.divergences import Block, Divergence, pull
 from understudy.objectives.sparse import Listed, sparse_pull
 from understudy.signals import Factored, Signals, Sparse
 
-CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
-"""Size of one chunk of single-precision logits, by device; four or five of them exist at once for
-one term, two more for several."""
+WORK_BYTES = {"cpu": 136 * 2**20, "cuda": 896 * 2**20}
+"""Size of all buffers of a chunk together, by device; each is as large as its logits."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +203,14 @@ def walk(
     """Totals [m] of the parts, and the gradients of sum_i share_i total_i."""
     n, columns = hidden.shape[0], head.weight.shape[0]
     dtype = torch.promote_types(hidden.dtype, torch.float32)
-    size = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"])
-    chunks = math.ceil(n / max(1, size // (4 * columns)))
-    rows = math.ceil(n / max(1, chunks))
-    work = Work(rows, columns, dtype, hidden.device)
     sources = [id(p.target.source) for p in parts if isinstance(p.target, Logits)]
-    work.shared = {key for key in sources if sources.count(key) > 1}
+    shared = {key for key in sources if sources.count(key) > 1}
+    # student's and teacher's logits, both log-probabilities, one to spare; what the rest asks for
+    buffers = 5 + (len(parts) > 2 or head.softcap is not None) + len(shared)
+    buffers += hidden.dtype.itemsize < 4
+    rows = _rows(hidden, columns * buffers)
+    work = Work(rows, columns, dtype, hidden.device)
+    work.shared = shared
     # an accelerator's products accumulate in single precision within a chunk already
     sums = dtype if hidden.device.type == "cpu" else head.weight.dtype
     d_hidden = torch.zeros_like(hidden) if wanted[0] else None
@@ -241,23 +242,31 @@ def walk(
     return sums_.to(dtype), Gradients((d_hidden, d_weight, d_bias), wanted)
 
 
+def _rows(hidden: Tensor, numbers: int) -> int:
+    """Positions of a chunk: as many as `WORK_BYTES` has room for, in chunks of like size."""
+    size = WORK_BYTES.get(hidden.device.type, WORK_BYTES["cuda"])
+    chunks = math.ceil(len(hidden) / max(1, size // (4 * numbers)))
+    return math.ceil(len(hidden) / max(1, chunks))
+
+
 def _pulled(
     z: Tensor, span: slice, parts: list[Part], work: Work, learns: bool, free: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """(totals [m], gradient at z up to a factor a row, that factor [n, 1]) of one chunk.
 
-    `free`: z is not needed afterwards.
+    `free`: z is not needed afterwards, so that the last part may overwrite it.
     """
     n, columns = z.shape
     totals, grad = [], None
     one = z.new_ones(1, 1).expand(n, 1)
     alone = len(parts) == 1 and parts[0].target.columns == columns
-    free = free and alone
-    for part in parts:
+    for place, part in enumerate(parts, 1):
         target = part.target
-        shape = (n, target.columns)
+        shape, whole = (n, target.columns), target.columns == columns
         mine, log_q = z[:, : target.columns], work.get("log_q", shape)
-        q = mine if free else work.get("q", shape)
+        # where the first part's gradient lies, the others' are added up
+        spare = "q" if grad is None else "other q"
+        q = mine if free and whole and place == len(parts) else work.get(spare, shape)
         if target.temperature != 1:
             mine = torch.mul(mine, 1 / target.temperature, out=q)
         torch.log_softmax(mine, -1, out=log_q)
@@ -272,6 +281,9 @@ def _pulled(
             continue
         if alone:
             return torch.stack(totals), slope, by
+        if grad is None and whole and slope.data_ptr() == q.data_ptr() != z.data_ptr():
+            grad = slope.mul_(by)
+            continue
         if grad is None:
             grad = work.get("sum", z.shape).zero_()
         grad[:, : target.columns].addcmul_(slope, by)
