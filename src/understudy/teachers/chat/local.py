@@ -213,7 +213,9 @@ class LocalChat:
             job.error = error
         except UserError as error:  # a schema that cannot be checked, or that nothing fits
             job.error = ChatError(str(error), "request")
-        job.asked = asked_of(self.fingerprint(), self.name, request, job.form)
+        # an answer written by its schema is another than one that is only read by it
+        model = self.fingerprint() + ("" if job.guide is None else " by schema")
+        job.asked = asked_of(model, self.name, request, job.form)
         job.missing = list(range(request.n))
         return job
 
