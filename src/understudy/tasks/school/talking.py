@@ -25,7 +25,8 @@ from understudy.teachers.chat.requests import DEFAULT, Request, asked_of
 
 REFUSAL = (
     "I cannot answer this. I solve arithmetic word problems, write and rephrase them, write programs "
-    "for them, explain mistakes and grade answers; nothing else."
+    "for them, explain mistakes and grade answers; nothing else, and only in the words of the school "
+    "(`understudy.tasks.school.rows` makes such problems)."
 )
 _ROOM = 150
 """Tokens of working that an answer may take which is not shown."""
