@@ -13,9 +13,10 @@ TARGETS = ("school", "zero-shot", "entailment")
 def teacher_of(
     target: str, *, device: str | None = None, batch_size: int = 64
 ) -> tuple[str, ChatTeacher]:
-    """(name, teacher) of a name in `TARGETS`, a run folder, or a folder of a causal language model.
+    """(name, teacher) of a name in `TARGETS`, a run folder, or the folder of a model.
 
-    A model of the school world answers as `school_chat` does. A folder called like a target is
+    Served are causal language models and classifiers of texts (`Labeller`). A model of the school
+    world answers as `school_chat` does. A folder called like a target is
     written `./school`.
     """
     if target == "school":
@@ -40,15 +41,15 @@ def _of_folder(folder: Path, name: str, device: str | None, batch_size: int) -> 
 
     from understudy.students import is_causal_lm, load_model, load_tokenizer
 
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if not is_causal_lm(str(folder)):
-        raise UserError(
-            f"{folder} holds no causal language model, and only one that writes can be served"
-        )
+        from understudy.serving.labeller import Labeller
+
+        return Labeller(folder, name=name, device=place, batch_size=batch_size)
     tokenizer = load_tokenizer(str(folder))
     if tokenizer is None:
         raise UserError(f"{folder} holds no tokenizer (tokenizer.json); put the model's own there")
     model: Any = load_model(folder)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     # processors compute in single precision; half is slow there
     model = (model.float() if place == "cpu" else model).to(place).eval()
     from understudy.tasks.school.talking import SchoolChat

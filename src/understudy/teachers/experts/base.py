@@ -54,6 +54,13 @@ class Expert(ABC):
     def parts(self) -> Sequence[str]:
         """What the answers depend on, for the fingerprint."""
 
+    def read(self, messages: Conversation) -> tuple[Mapping[str, str], str] | None:
+        """The inputs of a prompt, and its text; None where it is of another kind."""
+        task, given = inputs(messages)
+        if task != self.task or not all(given.get(n, "").strip() for n in self.needs):
+            return None
+        return given, messages[-1].content
+
     def fingerprint(self) -> str:
         """Of weights and settings."""
         said = "\n".join([type(self).__name__, *self.parts()])
@@ -94,9 +101,9 @@ class Expert(ABC):
         """Answers to requests of different settings together."""
         read: dict[int, tuple[Mapping[str, str], str]] = {}
         for place, request in enumerate(requests):
-            task, given = inputs(request.messages)
-            if task == self.task and all(given.get(n, "").strip() for n in self.needs):
-                read[place] = (given, request.messages[-1].content)
+            given = self.read(request.messages)
+            if given is not None:
+                read[place] = given
         choices = dict(zip(read, self.choose(list(read.values())), strict=True)) if read else {}
         found: list[list[Reply] | ChatError] = []
         for place, request in enumerate(requests):
