@@ -1,7 +1,7 @@
 """The school teacher, or a student of its world, spoken to as any chat model."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -18,10 +18,10 @@ from understudy.tasks.school.text import question_prompt, write_prompt
 from understudy.tasks.school.tokens import SIZE, encode, tokenizer
 from understudy.tasks.school.words import NAMES, NOUNS
 from understudy.tasks.school.world import teacher
-from understudy.teachers.chat import ChatError, ChatSampling, Conversation, Reply, Schema
+from understudy.teachers.chat import ChatError, ChatSampling, Conversation, Reply
 from understudy.teachers.chat.drawing import Ask, Written, key_of
 from understudy.teachers.chat.local import LocalChat
-from understudy.teachers.chat.requests import DEFAULT, Request, asked_of
+from understudy.teachers.chat.requests import Request, Together, asked_of
 
 REFUSAL = (
     "I cannot answer this. I solve arithmetic word problems, write and rephrase them, write programs "
@@ -43,7 +43,7 @@ class _Work:
     made: Callable[[Sequence[Written]], tuple[str, Written | None]]
 
 
-class SchoolChat:
+class SchoolChat(Together):
     """A model of the school world that reads the prompts of `data.synthesis.prompts`.
 
     All that it says is the model's own, with its errors:
@@ -76,47 +76,17 @@ class SchoolChat:
                 f"{name}: a model of the school world knows {SIZE} tokens and this one {words}; "
                 "give one that was trained on `school`"
             )
-        self.name, self.tries = name, tries
+        self.name, self.tries, self.batch_size = name, tries, batch_size
         self.local = LocalChat(model, tokenizer(), name=name, batch_size=batch_size)
-
-    @property
-    def batch_size(self) -> int:
-        """Answers that are written at a time."""
-        return self.local.batch_size
 
     def fingerprint(self) -> str:
         """Of the model, and of how its answers are made."""
         made = f"school 1:{self.tries}:{self.local.fingerprint()}"
         return f"school:{hashlib.sha256(made.encode()).hexdigest()}"
 
-    def reply(
-        self,
-        messages: Conversation,
-        n: int = 1,
-        sampling: ChatSampling = DEFAULT,
-        schema: Schema = None,
-    ) -> list[Reply]:
-        """`n` answers; a schema is refused with a `ChatError`: the model writes no JSON."""
-        said = self.answers([Request(messages=messages, n=n, sampling=sampling, schema=schema)])[0]
-        if isinstance(said, ChatError):
-            raise said
-        return said
-
-    def replies(
-        self,
-        conversations: Sequence[Conversation],
-        n: int = 1,
-        sampling: ChatSampling = DEFAULT,
-        schema: Schema = None,
-    ) -> Iterator[tuple[int, list[Reply] | ChatError]]:
-        """Answers as batches of them are done, in the order asked."""
-        step = max(1, 4 * self.batch_size // max(n, 1))
-        for start in range(0, len(conversations), step):
-            part = [
-                Request(messages=m, n=n, sampling=sampling, schema=schema)
-                for m in conversations[start : start + step]
-            ]
-            yield from enumerate(self.answers(part), start)
+    def at_a_time(self, n: int) -> int:
+        """Four batches: answers end at different lengths, and those of like length go together."""
+        return max(1, 4 * self.batch_size // max(n, 1))
 
     def answers(
         self, requests: Sequence[Request], heard: Any = None

@@ -1,7 +1,7 @@
 """A causal language model in this process, spoken to as one behind an endpoint."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from understudy.store.ledger import Failure, Ledger
 from understudy.teachers.chat.constrained import Guide, Guides
 from understudy.teachers.chat.drawing import Ask, Names, Written, key_of, write
 from understudy.teachers.chat.requests import (
-    DEFAULT,
     REPAIR,
     Job,
     Request,
+    Together,
     answer_of,
     asked_of,
     cut,
@@ -32,7 +32,6 @@ from understudy.teachers.chat.talk import (
     Conversation,
     Message,
     Reply,
-    Schema,
 )
 
 _TURN = {"system": "System", "user": "User", "assistant": "Assistant"}
@@ -52,7 +51,7 @@ def plain_prompt(messages: Conversation) -> str:
     return "\n\n".join([*turns, "Assistant:"])
 
 
-class LocalChat:
+class LocalChat(Together):
     """Any causal language model of `transformers`, with its tokenizer, as a `ChatTeacher`.
 
     The prompt is the tokenizer's chat template with the mark to answer; a tokenizer without one
@@ -146,35 +145,6 @@ class LocalChat:
                 "context",
             )
         return ids
-
-    def reply(
-        self,
-        messages: Conversation,
-        n: int = 1,
-        sampling: ChatSampling = DEFAULT,
-        schema: Schema = None,
-    ) -> list[Reply]:
-        """`n` answers, sample index 0 to n - 1."""
-        said = self.answers([Request(messages=messages, n=n, sampling=sampling, schema=schema)])[0]
-        if isinstance(said, ChatError):
-            raise said
-        return said
-
-    def replies(
-        self,
-        conversations: Sequence[Conversation],
-        n: int = 1,
-        sampling: ChatSampling = DEFAULT,
-        schema: Schema = None,
-    ) -> Iterator[tuple[int, list[Reply] | ChatError]]:
-        """Answers as batches of them are done, in the order asked."""
-        step = max(1, self.batch_size // n)
-        for start in range(0, len(conversations), step):
-            part = [
-                Request(messages=m, n=n, sampling=sampling, schema=schema)
-                for m in conversations[start : start + step]
-            ]
-            yield from enumerate(self.answers(part), start)
 
     def answers(
         self,

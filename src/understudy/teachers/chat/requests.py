@@ -1,5 +1,7 @@
 """Requests to a model in this process on their way: asked, remembered, read by a schema."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from understudy.store.ledger import Answer, Asked, Frame
@@ -94,3 +96,54 @@ def recalled(answer: Answer) -> Reply:
         completion_tokens=answer.completion_tokens,
         cached=True,
     )
+
+
+class Together(ABC):
+    """A teacher on this machine, which answers many requests at once: the rest of `ChatTeacher`."""
+
+    name: str
+    batch_size: int
+
+    @abstractmethod
+    def answers(
+        self,
+        requests: Sequence[Request],
+        heard: Callable[[int, int, int], None] | None = None,
+    ) -> list[list[Reply] | ChatError]:
+        """Answers to requests of different settings, in their order.
+
+        heard: where it can be done, is given (request, sample index, token id) as it is drawn
+        """
+
+    def at_a_time(self, n: int) -> int:
+        """Conversations that `replies` answers together, `n` times each."""
+        return max(1, self.batch_size // max(n, 1))
+
+    def reply(
+        self,
+        messages: Conversation,
+        n: int = 1,
+        sampling: ChatSampling = DEFAULT,
+        schema: Schema = None,
+    ) -> list[Reply]:
+        """`n` answers, sample index 0 to n - 1."""
+        said = self.answers([Request(messages=messages, n=n, sampling=sampling, schema=schema)])[0]
+        if isinstance(said, ChatError):
+            raise said
+        return said
+
+    def replies(
+        self,
+        conversations: Sequence[Conversation],
+        n: int = 1,
+        sampling: ChatSampling = DEFAULT,
+        schema: Schema = None,
+    ) -> Iterator[tuple[int, list[Reply] | ChatError]]:
+        """Answers as batches of them are done, in the order asked."""
+        step = self.at_a_time(n)
+        for start in range(0, len(conversations), step):
+            part = [
+                Request(messages=m, n=n, sampling=sampling, schema=schema)
+                for m in conversations[start : start + step]
+            ]
+            yield from enumerate(self.answers(part), start)

@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from understudy.errors import UserError
 from understudy.teachers.chat.asking import inputs
 from understudy.teachers.chat.drawing import key_of
-from understudy.teachers.chat.requests import DEFAULT, Request, asked_of
+from understudy.teachers.chat.requests import Request, Together, asked_of
 from understudy.teachers.chat.schema import Form
 from understudy.teachers.chat.talk import ChatError, ChatSampling, Conversation, Reply, Schema
 
@@ -27,7 +27,7 @@ class Choice:
     tokens: int = 0
 
 
-class Expert(ABC):
+class Expert(Together):
     """A small model that answers one kind of prompt, behind the words of a chat model.
 
     It finds its inputs between the prompt's delimiters, chooses by its own probabilities (the
@@ -66,34 +66,9 @@ class Expert(ABC):
         said = "\n".join([type(self).__name__, *self.parts()])
         return f"expert:{hashlib.sha256(said.encode()).hexdigest()}"
 
-    def reply(
-        self,
-        messages: Conversation,
-        n: int = 1,
-        sampling: ChatSampling = DEFAULT,
-        schema: Schema = None,
-    ) -> list[Reply]:
-        """`n` answers, sample index 0 to n - 1."""
-        said = self.answers([Request(messages=messages, n=n, sampling=sampling, schema=schema)])[0]
-        if isinstance(said, ChatError):
-            raise said
-        return said
-
-    def replies(
-        self,
-        conversations: Sequence[Conversation],
-        n: int = 1,
-        sampling: ChatSampling = DEFAULT,
-        schema: Schema = None,
-    ) -> Iterator[tuple[int, list[Reply] | ChatError]]:
-        """Answers as batches of them are done, in the order asked."""
-        step = 4 * self.batch_size
-        for start in range(0, len(conversations), step):
-            part = [
-                Request(messages=m, n=n, sampling=sampling, schema=schema)
-                for m in conversations[start : start + step]
-            ]
-            yield from enumerate(self.answers(part), start)
+    def at_a_time(self, n: int) -> int:
+        """All samples of a prompt come of one reading."""
+        return 4 * self.batch_size
 
     def answers(
         self, requests: Sequence[Request], heard: Any = None
