@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,17 @@ def basics(setting: Setting | None, name: str) -> Setting:
             f"{setting.kind}; use a setting of texts, such as school-reader"
         )
     return setting
+
+
+def procedure(name: str, setting: Setting, study: Callable[..., Any], **known: Any) -> Recipe:
+    """A recipe of a study, called with the setting and with what is known beside it."""
+    return Recipe(
+        name=name,
+        setting=setting,
+        kind="procedure",
+        study=partial(study, setting=setting, **known),
+        settings=known,
+    )
 
 
 # --- the teacher ----------------------------------------------------------------------------------

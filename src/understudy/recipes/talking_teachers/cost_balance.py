@@ -15,7 +15,13 @@ from understudy.data.synthesis import (
     prompts,
 )
 from understudy.errors import MethodRefused, UserError
-from understudy.recipes.talking_teachers._school import Classroom, basics, problems, spoken
+from understudy.recipes.talking_teachers._school import (
+    Classroom,
+    basics,
+    problems,
+    procedure,
+    spoken,
+)
 from understudy.setting import Recipe, Setting
 from understudy.teachers.chat import ChatSampling, ChatTeacher, Conversation
 
@@ -59,16 +65,18 @@ def cost_balance(
     setting = basics(setting, "cost_balance")
     if seeds < 1 or not 0 < low <= high:
         raise UserError("cost_balance: give at least one seed question, and 0 < low <= high")
-    known = {
-        "seeds": seeds, "low": low, "high": high, "threshold": threshold,
-        "temperature": temperature, "verify": verify, "with_seed": with_seed,
-    }  # fmt: skip
-    return Recipe(
-        name="cost_balance",
-        setting=setting,
-        kind="procedure",
-        study=partial(_study, setting=setting, teacher=teacher, **known),
-        settings={"teacher": teacher, **known},
+    return procedure(
+        "cost_balance",
+        setting,
+        _study,
+        teacher=teacher,
+        seeds=seeds,
+        low=low,
+        high=high,
+        threshold=threshold,
+        temperature=temperature,
+        verify=verify,
+        with_seed=with_seed,
     )
 
 

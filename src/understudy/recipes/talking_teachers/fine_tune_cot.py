@@ -1,11 +1,17 @@
 """Fine-tune-CoT: rationales of a large model, kept where they end in the right answer."""
 
-from functools import partial
 from typing import Any
 
 from understudy.data.synthesis import at_random, by_answer, exact, generate, prompts
 from understudy.errors import UserError
-from understudy.recipes.talking_teachers._school import Classroom, basics, cost, problems, spoken
+from understudy.recipes.talking_teachers._school import (
+    Classroom,
+    basics,
+    cost,
+    problems,
+    procedure,
+    spoken,
+)
 from understudy.setting import Recipe, Setting
 from understudy.teachers.chat import ChatSampling, ChatTeacher
 
@@ -42,11 +48,14 @@ def fine_tune_cot(
     setting = basics(setting, "fine_tune_cot")
     if questions < 1 or rationales < 1:
         raise UserError("fine_tune_cot: give at least one question and one rationale")
-    known = {"questions": questions, "rationales": rationales, "temperature": temperature}
-    study = partial(_study, setting=setting, teacher=teacher, **known)
-    settings = {"teacher": teacher, **known}
-    return Recipe(
-        name="fine_tune_cot", setting=setting, kind="procedure", study=study, settings=settings
+    return procedure(
+        "fine_tune_cot",
+        setting,
+        _study,
+        teacher=teacher,
+        questions=questions,
+        rationales=rationales,
+        temperature=temperature,
     )
 
 

@@ -1,7 +1,6 @@
 """MAmmoTH: chains and programs of thought in one student, programs first."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from understudy.data.arithmetic import interpret
@@ -18,7 +17,14 @@ from understudy.data.synthesis import (
     sandboxed,
 )
 from understudy.errors import UserError
-from understudy.recipes.talking_teachers._school import Classroom, basics, cost, problems, spoken
+from understudy.recipes.talking_teachers._school import (
+    Classroom,
+    basics,
+    cost,
+    problems,
+    procedure,
+    spoken,
+)
 from understudy.recipes.talking_teachers.program_distillation import value_of
 from understudy.setting import Recipe, Setting
 from understudy.teachers.chat import ChatSampling, ChatTeacher
@@ -59,15 +65,14 @@ def mammoth(
     setting = basics(setting, "mammoth")
     if questions < 1:
         raise UserError("mammoth: give at least one question")
-    known = {
-        "questions": questions, "temperature": temperature, "sandbox": sandbox,
-    }  # fmt: skip
-    return Recipe(
-        name="mammoth",
-        setting=setting,
-        kind="procedure",
-        study=partial(_study, setting=setting, teacher=teacher, **known),
-        settings={"teacher": teacher, **known},
+    return procedure(
+        "mammoth",
+        setting,
+        _study,
+        teacher=teacher,
+        questions=questions,
+        temperature=temperature,
+        sandbox=sandbox,
     )
 
 

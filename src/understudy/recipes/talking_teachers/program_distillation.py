@@ -18,7 +18,14 @@ from understudy.data.synthesis import (
 )
 from understudy.data.synthesis.answers import same
 from understudy.errors import DataError, UserError
-from understudy.recipes.talking_teachers._school import Classroom, basics, cost, problems, spoken
+from understudy.recipes.talking_teachers._school import (
+    Classroom,
+    basics,
+    cost,
+    problems,
+    procedure,
+    spoken,
+)
 from understudy.setting import Recipe, Setting
 from understudy.teachers.chat import ChatSampling, ChatTeacher
 
@@ -59,16 +66,16 @@ def program_distillation(
     setting = basics(setting, "program_distillation")
     if questions < 1 or programs < 1 or shots < 0:
         raise UserError("program_distillation: give at least one question and one program")
-    known = {
-        "questions": questions, "programs": programs, "temperature": temperature, "shots": shots,
-        "sandbox": sandbox,
-    }  # fmt: skip
-    return Recipe(
-        name="program_distillation",
-        setting=setting,
-        kind="procedure",
-        study=partial(_study, setting=setting, teacher=teacher, **known),
-        settings={"teacher": teacher, **known},
+    return procedure(
+        "program_distillation",
+        setting,
+        _study,
+        teacher=teacher,
+        questions=questions,
+        programs=programs,
+        temperature=temperature,
+        shots=shots,
+        sandbox=sandbox,
     )
 
 

@@ -1,7 +1,6 @@
 """Symbolic knowledge distillation: a teacher's texts, a critic between, a small model that writes."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from understudy.data.synthesis import (
@@ -16,7 +15,14 @@ from understudy.data.synthesis import (
 )
 from understudy.data.synthesis.critics import Critic, Familiarity
 from understudy.errors import DataError, MethodRefused, UserError
-from understudy.recipes.talking_teachers._school import Classroom, basics, cost, problems, spoken
+from understudy.recipes.talking_teachers._school import (
+    Classroom,
+    basics,
+    cost,
+    problems,
+    procedure,
+    spoken,
+)
 from understudy.setting import Recipe, Setting
 from understudy.tasks.task import Task
 from understudy.teachers.chat import ChatSampling, ChatTeacher, Conversation
@@ -60,16 +66,16 @@ def symbolic_kd(
     setting = basics(setting, "symbolic_kd")
     if heads < 1 or judged < 10:
         raise UserError("symbolic_kd: give at least one head, and 10 texts that are judged")
-    known = {
-        "heads": heads, "judged": judged, "recall": recall, "temperature": temperature,
-        "writing": writing,
-    }  # fmt: skip
-    return Recipe(
-        name="symbolic_kd",
-        setting=setting,
-        kind="procedure",
-        study=partial(_study, setting=setting, teacher=teacher, **known),
-        settings={"teacher": teacher, **known},
+    return procedure(
+        "symbolic_kd",
+        setting,
+        _study,
+        teacher=teacher,
+        heads=heads,
+        judged=judged,
+        recall=recall,
+        temperature=temperature,
+        writing=writing,
     )
 
 

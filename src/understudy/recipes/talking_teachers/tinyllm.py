@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from understudy.data.synthesis import (
@@ -21,6 +20,7 @@ from understudy.recipes.talking_teachers._school import (
     basics,
     cost,
     problems,
+    procedure,
     right,
     spoken,
 )
@@ -69,16 +69,16 @@ def tinyllm(
         raise UserError(f"tinyllm: {count} teachers need {count} alphas, not {len(alphas)}")
     if questions < 1 or min(alphas) <= 0 or second <= 0:
         raise UserError("tinyllm: give at least one question, and alphas and second above 0")
-    known = {
-        "alphas": alphas, "questions": questions, "temperature": temperature, "shots": shots,
-        "second": second,
-    }  # fmt: skip
-    return Recipe(
-        name="tinyllm",
-        setting=setting,
-        kind="procedure",
-        study=partial(_study, setting=setting, teachers=teachers, **known),
-        settings={"teachers": teachers, **known},
+    return procedure(
+        "tinyllm",
+        setting,
+        _study,
+        teachers=teachers,
+        alphas=alphas,
+        questions=questions,
+        temperature=temperature,
+        shots=shots,
+        second=second,
     )
 
 
