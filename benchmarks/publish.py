@@ -157,12 +157,17 @@ def speed(folder: Path, target: Path) -> None:
     target.write_text("\n".join(lines) + "\n")
 
 
-def cards(source: Path, target: Path) -> None:
-    """The measured result of every method of a league on its card; the others say they have none."""
+def cards(source: Path, target: Path, only: str = "") -> None:
+    """The measured result of every method of a league on its card; the others say they have none.
+
+    only: names of the methods whose cards are written, with commas; the others stay as they are
+    """
     summary = json.loads(source.read_text())
     metric, name = summary["task"]["metric"], source.stem
     arms = {a["name"]: a for a in summary["arms"]}
     for path in sorted(target.glob("[a-z]*.py")):
+        if only and path.stem not in only.split(","):
+            continue
         arm = arms.get(path.stem)
         if arm is not None and arm["runs"]:
             values = [r["last"][metric] for r in arm["runs"]]
@@ -243,9 +248,14 @@ def main() -> None:
     parser.add_argument("kind", choices=("league", "studies", "speed", "cards"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--only", default="", help="cards of these methods alone, with commas")
     given = parser.parse_args()
-    kinds = {"league": league, "studies": studies, "speed": speed, "cards": cards}
-    kinds[given.kind](given.source, given.target)
+    if given.kind == "cards":
+        cards(given.source, given.target, given.only)
+    else:
+        {"league": league, "studies": studies, "speed": speed}[given.kind](
+            given.source, given.target
+        )
 
 
 if __name__ == "__main__":
