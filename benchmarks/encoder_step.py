@@ -6,8 +6,8 @@ KD, the hint stage of FitNets, CRD (negatives of the batch and a queue), ReviewK
 small CIFAR ResNet and a larger one; the plain PyTorch is in encoders_by_hand.py. Ours has
 everything on that a run has: taps, the finite check, the probe for dead terms, terms logged, events
 on disk, a watch for Ctrl-C and for checkpoints that are due. They take turns step by step; the
-hand-written one runs twice, and its ratio to itself (A/A) shows the noise. A round is as many steps
-as lie between two probes, so that each has its share of them; it begins anew from the same weights.
+hand-written one runs twice, and its ratio to itself (A/A) shows the noise. A round is of fifty steps,
+the first probe among them (a run of 400 has three); it begins anew from the same weights.
 After four steps both have to have the same. The median over rounds is to be at most 1.03, for
 steps of at least 30 ms.
 """
@@ -261,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=PROBE_EVERY, help="steps a round")
+    parser.add_argument("--steps", type=int, default=2 * PROBE_EVERY, help="steps a round")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--student-width", type=int, default=16)
     parser.add_argument("--teacher-width", type=int, default=16)

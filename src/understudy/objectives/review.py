@@ -86,7 +86,7 @@ def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss (HCL) of maps [N, C, H, W] of one shape, [N]."""
 
     def error(a: Tensor, b: Tensor) -> Tensor:
-        return (a - b).square().flatten(1).mean(1)
+        return F.mse_loss(a, b, reduction="none").flatten(1).mean(1)
 
     loss, weight, total = error(student, teacher), 1.0, 1.0
     for size in (4, 2, 1):
