@@ -106,10 +106,12 @@ def amount(difference: float, metric: str) -> str:
     return ("+" if difference > 0 else "") + words.significant(difference)
 
 
-def studies(folder: Path, target: Path) -> None:
+def studies(folder: Path, target: Path, note: str = "") -> None:
     """Figures of measurements, mean and standard deviation over seeds, with their plots."""
     title = target.stem.replace("-", " ").capitalize()
-    lines = [f"# {title}", "", "Figures of each study, mean ± standard deviation over seeds."]
+    intro = "Figures of each study, mean ± standard deviation over seeds."
+    head, lines = [f"# {title}", "", f"{intro} {note}".strip()], []
+    gains = []
     pictures = target.parent / "images"
     for path in sorted(folder.glob("*/summary.json")):
         summary = json.loads(path.read_text())
@@ -132,13 +134,17 @@ def studies(folder: Path, target: Path) -> None:
             # what it is for comes first
             ordered = sorted(said, key=lambda s: not re.search("gain|pgr|recovered", s[0]))
             some = ", ".join(text for _, text in ordered[:5])
+            if re.search("gain|pgr|recovered", ordered[0][0]):
+                gains.append(f"| [{name}](#{name}) | {ordered[0][1]} | {len(figures)} |")
             put_result(path_, f"{some} ({len(figures)} seeds). See docs/results/{target.name}.")
         if (path.parent / "study.png").exists():
             pictures.mkdir(parents=True, exist_ok=True)
             shutil.copy(path.parent / "study.png", pictures / f"{name}.png")
             lines += ["", f"![{name}](images/{name}.png)"]
+    if gains:
+        head += ["", "| study | its own figure | seeds |", "| --- | ---: | ---: |", *gains]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("\n".join(lines) + "\n")
+    target.write_text("\n".join([*head, *lines]) + "\n")
 
 
 def speed(folder: Path, target: Path) -> None:
@@ -192,7 +198,11 @@ def cards(source: Path, target: Path, only: str = "") -> None:
 def put_result(path: Path, text: str) -> None:
     """The `Result:` line of a recipe's card."""
     filled = textwrap.fill(
-        "Result: " + text, 98, initial_indent="    ", subsequent_indent="        "
+        "Result: " + text,
+        98,
+        initial_indent="    ",
+        subsequent_indent="        ",
+        break_on_hyphens=False,
     )
     code = path.read_text()
     old = re.search(r"    Result: [^\n]*(\n        [^\n]*)*", code)
@@ -249,13 +259,14 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--only", default="", help="cards of these methods alone, with commas")
+    parser.add_argument("--note", default="", help="what the reader of studies has to know")
     given = parser.parse_args()
     if given.kind == "cards":
         cards(given.source, given.target, given.only)
+    elif given.kind == "studies":
+        studies(given.source, given.target, given.note)
     else:
-        {"league": league, "studies": studies, "speed": speed}[given.kind](
-            given.source, given.target
-        )
+        {"league": league, "speed": speed}[given.kind](given.source, given.target)
 
 
 if __name__ == "__main__":

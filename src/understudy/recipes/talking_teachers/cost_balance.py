@@ -60,7 +60,9 @@ def cost_balance(
         question itself). `verify` drops answers that are known to be wrong (of new questions none
         is known). The student (published: Llama-2 7B and others) is that of
         `school-reader`, pretrained on other skills.
-    Result: not measured against the controls yet.
+    Result: gain 0.153 ± 0.0214, exact match seed 0.217 ± 0.0402, exact match answers low 0.231 ±
+        0.0206, rows answers low 99.7 ± 0.577, exact match rephrased low 0.0875 ± 0.037 (3 seeds).
+        See docs/results/talking-teachers.md.
     """
     setting = basics(setting, "cost_balance")
     if seeds < 1 or not 0 < low <= high:

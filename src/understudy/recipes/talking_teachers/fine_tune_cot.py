@@ -43,7 +43,9 @@ def fine_tune_cot(
         school teacher, the default, is right on 99 % of its own world at 0.7 and on 64 % at 2.0: a
         filter needs mistakes. The student (published: pretrained, 0.3B to 6.7B) is that of
         `school-reader`, pretrained on other skills.
-    Result: not measured against the controls yet.
+    Result: gain 0.106 ± 0.0206, gain of diversity 0.0333 ± 0.0182, exact match 0.685 ± 0.0364,
+        exact match control 0.579 ± 0.0167, exact match single 0.651 ± 0.021 (3 seeds). See
+        docs/results/talking-teachers.md.
     """
     setting = basics(setting, "fine_tune_cot")
     if questions < 1 or rationales < 1:

@@ -59,7 +59,8 @@ def label_schema(
     Result: built-in texts, three seeds, mean and sd: teacher 68.8 ± 1.4 % right, the student of all
         its labels 69.2 ± 2.4 %, of people's labels 80.0 ± 2.9 %. Half the rows: the most confident
         67.3 %, 2.6 ± 0.9 points over as many random ones; soft targets 1.7 ± 1.6 points under them.
-        On TREC (one seed, teacher 47.4 %) both cost: -8.6 and -13.4 points.
+        On TREC (one seed, teacher 47.4 %) both cost: -8.6 and -13.4 points. See
+        docs/results/talking-teachers.md.
     """
     if setting is None:
         setting = Setting(

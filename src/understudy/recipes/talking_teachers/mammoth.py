@@ -60,7 +60,9 @@ def mammoth(
         one teacher writes both. Arithmetic is interpreted (`sandbox` runs any Python in a shut-in
         process). Temperature 1.8, where the school teacher errs in a fifth of its solutions. The
         student (published: Llama-2, 7B to 70B) is that of `school-reader`, pretrained on others.
-    Result: not measured against the controls yet.
+    Result: gain 0.0597 ± 0.0509, gain over chains alone 0.162 ± 0.0435, exact match 0.91 ±
+        0.0293, exact match control 0.85 ± 0.022, exact match chains alone 0.747 ± 0.0237 (3
+        seeds). See docs/results/talking-teachers.md.
     """
     setting = basics(setting, "mammoth")
     if questions < 1:

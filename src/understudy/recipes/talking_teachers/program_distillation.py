@@ -61,7 +61,9 @@ def program_distillation(
         (published: sentence-T5, SimCSE or ada-002 embeddings; `Nearest` takes any). The temperature
         is 1.8, where the school teacher errs in a sixth of its programs. The student (published:
         CodeGen) is that of `school-reader`, pretrained on other skills.
-    Result: not measured against the controls yet.
+    Result: gain 0.101 ± 0.0373, exact match 0.949 ± 0.0337, exact match control 0.847 ± 0.0158,
+        rows 1.5e+03 ± 6.66, teacher right 0.835 ± 0.00401 (3 seeds). See
+        docs/results/talking-teachers.md.
     """
     setting = basics(setting, "program_distillation")
     if questions < 1 or programs < 1 or shots < 0:

@@ -61,7 +61,8 @@ def symbolic_kd(
         RoBERTa-large tuned on NLI); the teacher is told what to do in a prompt (published: few-shot
         templates), at temperature 1.3, where 65 % of the school teacher's problems are valid. The
         student (published: GPT2-XL) is that of `school-reader`, pretrained on other skills.
-    Result: not measured against the controls yet.
+    Result: gain 0.276 ± 0.088, valid 0.692 ± 0.0944, valid control 0.415 ± 0.00636, distinct 1 ±
+        0, distinct control 1 ± 0 (3 seeds). See docs/results/talking-teachers.md.
     """
     setting = basics(setting, "symbolic_kd")
     if heads < 1 or judged < 10:

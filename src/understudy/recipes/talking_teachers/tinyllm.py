@@ -61,7 +61,9 @@ def tinyllm(
         label by the teacher); `shots` is 0 because the school teachers read none. The school
         student needs its steps: `exact_match` is of its rationales, `direct` of its answers alone,
         which is what the paper judges.
-    Result: not measured against the controls yet.
+    Result: gain 0.0486 ± 0.0293, gain over one teacher -0.0153 ± 0.0922, gain direct 0.00556 ±
+        0.0229, exact match 0.408 ± 0.0583, direct student 0.0917 ± 0.0144 (3 seeds). See
+        docs/results/talking-teachers.md.
     """
     setting = basics(setting, "tinyllm")
     count = len(teachers) or 2
