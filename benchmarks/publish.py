@@ -26,6 +26,10 @@ from understudy.evaluation.quality import METRICS
 from understudy.reporting import to_markdown, words
 
 
+PURPOSE = re.compile("gain|pgr|saved|reduction|detected|hacking|per_parameter|ratio|correlation")
+"""What a study is for, as its figures are called: it comes first."""
+
+
 def league(folder: Path, target: Path) -> None:
     """A league's JSON and its page."""
     summary = json.loads((folder / "summary.json").read_text())
@@ -132,9 +136,9 @@ def studies(folder: Path, target: Path, note: str = "") -> None:
                 said.append((key, f"{key.replace('_', ' ')} {mean(values):.3g}{spread}"))
         for path_ in Path("src/understudy/recipes").glob(f"*/{name}.py"):
             # what it is for comes first
-            ordered = sorted(said, key=lambda s: not re.search("gain|pgr|recovered", s[0]))
+            ordered = sorted(said, key=lambda s: not PURPOSE.search(s[0]))
             some = ", ".join(text for _, text in ordered[:5])
-            if re.search("gain|pgr|recovered", ordered[0][0]):
+            if PURPOSE.search(ordered[0][0]):
                 gains.append(f"| [{name}](#{name}) | {ordered[0][1]} | {len(figures)} |")
             put_result(path_, f"{some} ({len(figures)} seeds). See docs/results/{target.name}.")
         if (path.parent / "study.png").exists():

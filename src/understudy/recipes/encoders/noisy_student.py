@@ -46,7 +46,9 @@ def noisy_student(
         All generations have the setting's student unless `models` names larger ones. Labelled and
         pseudo-labelled samples share a batch as the setting's budget says. The setting's teacher
         is not used.
-    Result: not measured against the controls yet.
+    Result: accuracy 90.08 % on digits-self-training (5 seeds); +7.04 points against the student
+        alone, better; -8.36 points against plain KD, worse. See
+        docs/results/digits-self-training.md.
     """
     setting = setting or digits()
     if generations < 1:
