@@ -31,8 +31,8 @@ def fsp(
         stage that learns the flow, in their code.
     Deviations: mean instead of sum over the entries of G, average instead of max pooling, as in the
         published code; `form="paper"` sums. A pair of other widths is refused.
-    Result: refused on digits-all: fsp needs equal widths; the student's 'stage.0' has 8 channels
-        and the teacher's 'stage.0' 32; use at, nst or sp instead
+    Result: accuracy 85.20 % on digits-deep (5 seeds); +2.16 points against the student alone,
+        inside the noise; -13.20 points against plain KD, worse. See docs/results/digits-deep.md.
     """
     setting = setting or digits_deep()
     first = Stage(name="flow", objective=fsp_weight * flow(layers, form=form), share=first_share)
