@@ -35,8 +35,8 @@ def scalekd(
         1e-5 to fit); the constant component of the cosine transform is taken out as the mean over
         positions, the same thing; digits and a small ViT in place of ImageNet and Swin-L. The
         teacher's lower layers are run again, though their output is replaced.
-    Result: refused on digits-all: the teacher's 'stage.-2' gives [64, 64, 4, 4]; scalekd needs a
-        teacher of tokens (a vision transformer or mixer)
+    Result: accuracy 90.80 % on digits-vit (5 seeds); +7.76 points against the student alone,
+        better; +0.92 points against plain KD, inside the noise. See docs/results/digits-vit.md.
     """
     setting = setting or digits_vit()
     early, last = student_layers

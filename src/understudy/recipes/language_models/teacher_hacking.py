@@ -70,7 +70,9 @@ def teacher_hacking(
         prompts and on those of the training data (`proxy_seen`), which the student learns by heart;
         detection reads the latter, which falls as long as the objective does. KL is the mean over
         tokens, not over sequences of their means.
-    Result: not measured against the controls yet.
+    Result: hacking offline 0.266 ± 0.0737, hacking online 0.00825 ± 0.0143, detected 1 ± 0,
+        golden offline 1.99 ± 0.125, proxy offline 1.26 ± 0.242 (3 seeds). See
+        docs/results/language-studies.md.
     """
     setting = speaking(setting, "teacher_hacking")
     study = partial(
