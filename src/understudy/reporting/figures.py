@@ -52,7 +52,7 @@ def curves(summary: s.Summary, panels: Sequence[tuple[str, str, Curves]], x_name
         ax.set_title(title, loc="left")
         ax.set_xlabel(x_name)
         if measure == "loss" and (low := _lowest(found)) > 0 and _highest(found) > 20 * low:
-            _logarithmic(ax, "y")
+            logarithmic(ax, "y")
     _legend(figure, axes)
     return _svg(figure, "curves")
 
@@ -201,7 +201,7 @@ def cost_quality(summary: s.Summary) -> str | None:
             if most >= 1000:
                 _plain_numbers(ax)
         else:
-            _logarithmic(ax, "x")
+            logarithmic(ax, "x")
             ax.set_xlim(left=least / 2, right=most * 2)
         ax.set_xlabel(label)
         if k == 0:
@@ -233,7 +233,7 @@ def _average(by_seed: Mapping[int, Sequence[tuple[float, float]]]) -> tuple[Any,
     return x, np.mean([np.interp(x, *line) for line in lines], axis=0)
 
 
-def _logarithmic(ax: "Axes", which: str) -> None:
+def logarithmic(ax: "Axes", which: str) -> None:
     """A logarithmic axis with plain numbers; matplotlib's own would be written as mathematics."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -210,7 +210,7 @@ def _curve(what: What) -> str | None:
             color=figures._COLORS[k], label="validation" if part == "validate" else part,
         )  # fmt: skip
     if max(x) > 8 * min(x):
-        figures._logarithmic(ax, "x")
+        figures.logarithmic(ax, "x")
     ax.set(xlabel="labelled texts", ylabel="same label as the teacher %")
     figures._legend(figure, [ax])
     return figures._svg(figure, "curve")

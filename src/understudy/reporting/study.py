@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from understudy.files import files, write_json
+from understudy.reporting.figures import logarithmic
 
-MOST = 16
+MOST = 40
 """Points that are joined to a curve; more are drawn as a cloud."""
 CLOUD: dict[str, Any] = {"ls": "", "marker": ".", "ms": 2}
 
@@ -86,7 +87,7 @@ def draw(name: str, found: Sequence[Mapping[str, Any]]) -> bytes | None:
             ax.plot(xs, ys_, label=f"seed {seed.get('seed', number)}", **style)
         positive = [v for v in found[0][x] if v > 0]
         if len(positive) == len(found[0][x]) and max(positive) > 20 * min(positive):
-            ax.set_xscale("log")
+            logarithmic(ax, "x")
         ax.set(xlabel=_words(x), title=_words(y))
     if ys and len(found) > 1:
         figure.axes[0].legend(fontsize="x-small")
