@@ -37,7 +37,8 @@ class Labeller(Expert):
         self, folder: str | Path, *, name: str, device: str = "cpu", batch_size: int = 64
     ) -> None:
         super().__init__(name=name, batch_size=batch_size)
-        config = read_config(folder)
+        is_model = (Path(folder) / "config.json").is_file()
+        config = read_config(folder) if is_model else {}
         extra = config.get("extra") or config.get("understudy") or {}
         named = config.get("labels") or _in_order(config.get("id2label") or {})
         words = (Path(folder) / "tokenizer.json").is_file()
