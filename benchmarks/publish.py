@@ -25,7 +25,9 @@ from typing import Any
 from understudy.evaluation.quality import METRICS
 from understudy.reporting import to_markdown, words
 
-PURPOSE = re.compile("gain|pgr|saved|reduction|detected|hacking|per_parameter|ratio|correlation")
+PURPOSE = re.compile(
+    "gain|pgr|saved|reduction|detected|hacking|per_parameter|ratio|correlation|acceptance|perplexity_(large|emulated)"
+)
 """What a study is for, as its figures are called: it comes first."""
 
 

@@ -52,7 +52,9 @@ def canary_exposure(
         is trained for twice the student's budget. Swing as in its own recipe.
     Deviations: the paper inserts canaries in translation and classification data and measures with
         larger spaces. The tagger knows the canaries' form: the most that a detector can do.
-    Result: not measured against the controls yet.
+    Result: reduction 0.339 ± 0.358, exposure teacher 1.53 ± 0.789, perplexity teacher 3.76 ±
+        0.157, exposure kd 2.11 ± 0.747, perplexity kd 8.31 ± 1.48 (3 seeds). See
+        docs/results/language-studies.md.
     """
     setting = speaking(setting, "canary_exposure", teacher=False)
     if not 1 <= canaries <= len(NAMES) or copies < 1 or not 1 <= digits <= 5:
