@@ -65,7 +65,9 @@ def distillm2(
         `adaptive=False`), which a bare except disables when it is on. `constant`: as in that code,
         the student's part of the reverse mixture has no gradient. Means are over tokens, not first
         over each text.
-    Result: not measured against the controls yet.
+    Result: exact match 75.6 % on school-reader (3 seeds); -1.39 points against the student alone,
+        inside the noise; -3.33 points against plain KD, inside the noise. See
+        docs/results/school-reader.md.
     """
     setting = speaking(setting, "distillm2")
     if balance not in _FORMS:

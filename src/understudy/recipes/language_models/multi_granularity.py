@@ -53,7 +53,9 @@ def multi_granularity(
         runs of tokens of one kind (letters, digits) by the tokenizer's bytes, or whole texts
         without one. L_SFT is on the data's texts alone. Where no token differs from the teacher's
         choice nothing is corrected (the paper does not say).
-    Result: not measured against the controls yet.
+    Result: exact match 72.8 % on school-reader (3 seeds); -4.17 points against the student alone,
+        inside the noise; -6.11 points against plain KD, inside the noise. See
+        docs/results/school-reader.md.
     """
     setting = speaking(setting, "multi_granularity")
     kinds = _kinds(setting)

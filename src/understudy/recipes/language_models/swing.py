@@ -35,7 +35,9 @@ def swing(
     Deviations: known from its abstract and descriptions; the paper's own formulas of temperature and
         noise were not at hand. The student keeps the low temperature, or it could undo the
         flattening. The tagger is a regular expression, any other is given to the objective.
-    Result: not measured against the controls yet.
+    Result: exact match 79.0 % on school-reader (3 seeds); +2.08 points against the student alone,
+        inside the noise; +0.14 points against plain KD, inside the noise. See
+        docs/results/school-reader.md.
     """
     setting = speaking(setting, "swing")
     likelihood = _detector(setting, detector, pattern)
