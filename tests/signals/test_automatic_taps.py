@@ -107,6 +107,23 @@ def test_a_pass_that_shows_what_is_overwritten_is_taken_back() -> None:
         assert torch.equal(a.grad, b.grad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_is_recorded_without_a_pass_before_is_right_too(inference: bool) -> None:
+    torch.manual_seed(0)
+    model, plain = Careless(True).eval(), Careless(False).eval()
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(5, 6)
+    want = observe(plain, Batch(inputs=x), Taps(plain, ["norm", "dropout"])).features
+    taps = Taps(model, ["norm", "dropout"])
+    with torch.inference_mode(inference):
+        with taps.recording(model) as found:  # as modules do that read taps themselves
+            model(x)
+        seen = observe(model, Batch(inputs=x), taps).features
+    for name, value in want.items():
+        assert torch.equal(found[name], value)
+        assert torch.equal(seen[name], value)
+
+
 def test_what_is_overwritten_later_on_is_said() -> None:
     model = Careless(False).eval()
     taps = Taps(model, ["dropout"])

@@ -42,6 +42,11 @@ class Labeller(Expert):
         extra = config.get("extra") or config.get("understudy") or {}
         named = config.get("labels") or _in_order(config.get("id2label") or {})
         words = (Path(folder) / "tokenizer.json").is_file()
+        made = "".join(config.get("architectures") or ["SequenceClassification"])
+        if (
+            "SequenceClassification" not in made
+        ):  # names of labels stand in any model's configuration
+            named = None
         if not named or not words or extra.get("kind", "single") != "single":
             raise UserError(
                 f"{folder} cannot be served: that takes a causal language model, or a classifier of "

@@ -92,20 +92,24 @@ class Taps:
                 self.paths[name] = name
 
     @contextmanager
-    def recording(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    def recording(self, model: nn.Module, *, trial: bool = False) -> Iterator[dict[str, Tensor]]:
         """Within the block, what passes the taps is put into the yielded dict under its name.
 
+        Before a pass has shown what needs a copy, everything is copied; a `trial` is such a pass:
+        it copies nothing, and what it recorded is right only if `copied` is empty afterwards.
+
         Raises:
-            SignalError: at the end, for what was overwritten and is not known to need a copy.
+            SignalError: at the end, for what was overwritten though the trial's was not.
         """
         found: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
-        copied = self.copied or ()
+        copied = self.copied if self.copied is not None else () if trial else self.paths
 
         def record(name: str, value: Tensor, overwritten: bool) -> None:
-            if overwritten or name in copied:
+            # of tensors of inference mode torch keeps no versions
+            if overwritten or name in copied or value.is_inference():
                 value = value.clone()
-            elif not value.is_inference():  # of which torch keeps no versions
+            else:
                 versions[name] = value._version
             found[name] = value
 
@@ -120,13 +124,14 @@ class Taps:
             for handle in handles:
                 handle.remove()
         changed = {name for name, version in versions.items() if found[name]._version != version}
-        if changed and self.copied is not None:
+        if changed and not trial:
             name = min(changed)
             raise SignalError(
                 f"what the tap {name!r} ({self.paths[name]}) passed was overwritten in place by a "
                 "later operation; tap that operation's output, or make it not work in place"
             )
-        self.copied = changed if self.copied is None else self.copied
+        if trial:
+            self.copied = changed
 
 
 @contextmanager
@@ -191,13 +196,15 @@ def observe(
 def _passed(
     model: nn.Module, batch: Batch, taps: Taps, call: Call
 ) -> tuple[Any, dict[str, Tensor]]:
-    take_back = _state(model) if taps.copied is None else None
+    if taps.copied is None:
+        take_back = _state(model)
+        with taps.recording(model, trial=True) as found:
+            said = call(model, batch)
+        if not taps.copied:
+            return said, found
+        take_back()
     with taps.recording(model) as found:
         said = call(model, batch)
-    if take_back is not None and taps.copied:
-        take_back()
-        with taps.recording(model) as found:
-            said = call(model, batch)
     return said, found
 
 
