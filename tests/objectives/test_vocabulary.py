@@ -53,7 +53,9 @@ def test_zero_where_student_is_teacher(name):
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("name", KINDS)
 def test_chunked_gradients_are_those_of_autograd(name, softcap, monkeypatch):
-    monkeypatch.setitem(chunks.WORK_BYTES, "cpu", 6 * 4 * V * 3)  # chunks of three, the last of one
+    # chunks of three, the last of one; blocks of two and one
+    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 2 * 8 * V * 3)
+    monkeypatch.setitem(chunks.BLOCK_BYTES, "cpu", 8 * V * 2)
     student, teacher = pair(softcap)
     weights = torch.rand(N, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     kind = divergence(name)

@@ -59,9 +59,10 @@ def test_all_paths_are_the_equation(name, set_, reference, seed, t, softcap, bia
     expected = [back @ student.weight.detach().numpy(), back.T @ student.hidden.detach().numpy()]
     expected += [back.sum(0)] if bias else []
     batch = Batch(inputs=torch.zeros(n, 1), weights=torch.from_numpy(weights) if weighted else None)
-    before = dict(chunks.WORK_BYTES)
+    before = dict(chunks.CHUNK_BYTES), dict(chunks.BLOCK_BYTES)
     try:
-        chunks.WORK_BYTES["cpu"] = 6 * 4 * v * rows
+        chunks.CHUNK_BYTES["cpu"] = 2 * 8 * v * rows
+        chunks.BLOCK_BYTES["cpu"] = 8 * v * (1 + rows // 2)
         for path in (student, student.dense()):
             for form, said in forms(teacher, t).items():
                 found = lm_kd(name, temperature=t, **set_)(
@@ -73,7 +74,8 @@ def test_all_paths_are_the_equation(name, set_, reference, seed, t, softcap, bia
                 for a, b in zip(grads, expected, strict=True):
                     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8, err_msg=form)
     finally:
-        chunks.WORK_BYTES.update(before)
+        chunks.CHUNK_BYTES.update(before[0])
+        chunks.BLOCK_BYTES.update(before[1])
 
 
 @every

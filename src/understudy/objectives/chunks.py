@@ -1,13 +1,15 @@
 """The chunk loop over a head: losses of factored logits, with gradients made on the way.
 
-It walks over chunks of the positions, makes the student's logits of one chunk once, lets every
-part of the loss pull at them, and turns the sum of their gradients into those of hidden states,
-head and bias. Never more than a chunk of logits exists, memory does not grow with the number of
-positions, and the gradients are exact.
+It walks over chunks of the positions, as many as make a fast matrix product, and makes the logits
+of student and teacher of one chunk once. Within, it walks over blocks, as few positions as a cache
+holds: there every part of the loss pulls at the student's logits, and the sum of their gradients
+takes the logits' place, from which those of hidden states, head and bias follow. Never more than a
+chunk of logits exists, memory does not grow with the number of positions, and the gradients are
+exact.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,8 +21,11 @@ from understudy.objectives.divergences import Block, Divergence, pull
 from understudy.objectives.sparse import Listed, sparse_pull
 from understudy.signals import Factored, Signals, Sparse
 
-WORK_BYTES = {"cpu": 140 * 2**20, "cuda": 896 * 2**20}
-"""Size of all buffers of a chunk together, by device; each is as large as its logits."""
+CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 512 * 2**20}
+"""Size of all logits of a chunk together, by device."""
+
+BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
+"""Size of each buffer of a block: what is computed class by class reads it again and again."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,20 @@ class Head:
         """The head of factored logits."""
         return cls(factored.weight, factored.bias, factored.scale, factored.softcap)
 
-    def logits(self, hidden: Tensor, work: "Work", name: str) -> Tensor:
-        """[n, V] in single precision or better, in the buffer `name`."""
-        weight, bias = self.weight, self.bias
-        h = hidden.to(weight.dtype)
+    def product(self, hidden: Tensor, work: "Work", name: str) -> Tensor:
+        """[n, V] scaled hidden states times the weight, in its precision, in the buffer `name`."""
+        h = hidden.to(self.weight.dtype)
         h = h if self.scale == 1.0 else h * self.scale
-        wide = weight.dtype == work.dtype
-        out = work.get(name if wide else "narrow", (len(h), len(weight)), weight.dtype)
-        torch.mm(h, weight.T, out=out)
-        if bias is not None:
+        out = work.get(name, (len(h), len(self.weight)), self.weight.dtype)
+        return torch.mm(h, self.weight.T, out=out)
+
+    def logits(self, product: Tensor, work: "Work", name: str) -> Tensor:
+        """[n, V] in single precision or better: in the product's place, if that is in it already."""
+        wide = product.dtype == work.dtype
+        z = product if wide else work.get(name, product.shape).copy_(product)
+        if self.bias is not None:
             # an excluded class (-inf) becomes the least number, so that 0 x -inf never arises
-            out += (bias * self.scale).clamp_min(torch.finfo(out.dtype).min)
-        z = out if wide else work.get(name, (len(h), len(weight))).copy_(out)
+            z += (self.bias * self.scale).clamp_min(torch.finfo(self.bias.dtype).min)
         return z if self.softcap is None else z.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def back(self, grad: Tensor, z: Tensor, work: "Work") -> Tensor:
@@ -60,11 +67,13 @@ class Head:
 
 
 class Work:
-    """Buffers of one chunk, made when first asked for and used again for the next one."""
+    """Buffers of one chunk or block, made when first asked for and used again for the next one."""
 
     def __init__(self, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.size, self.dtype, self.device = rows * columns, dtype, device
+        self.rows, self.size = rows, rows * columns
+        self.dtype, self.device = dtype, device
         self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        self.products: dict[int, Tensor] = {}
         self.said: dict[int, Tensor] = {}
         self.shared: set[int] = set()
 
@@ -74,6 +83,11 @@ class Work:
         if key not in self.buffers:
             self.buffers[key] = torch.empty(self.size, dtype=key[1], device=self.device)
         return self.buffers[key][: shape[0] * shape[1]].view(*shape)
+
+    def spans(self, start: int, stop: int) -> Iterator[slice]:
+        """Of `rows` positions each, the last of what is left."""
+        for first in range(start, stop, self.rows):
+            yield slice(first, min(first + self.rows, stop))
 
 
 class Target(Protocol):
@@ -123,12 +137,13 @@ class Logits:
         return pull(self.kind, Block(log_p, log_q, p, q, spare))
 
     def _said(self, part: slice, work: Work) -> Tensor:
+        name = f"said {id(self.source)}"
         if isinstance(self.source, Factored):
-            hidden = self.source.hidden[part]
-            name = f"said {id(self.source)}"
-            return Head.of(self.source).logits(hidden, work, name)
-        z = self.source[part].to(work.dtype)
-        return z.clamp_min(torch.finfo(z.dtype).min)
+            return Head.of(self.source).logits(work.products[id(self.source)], work, name)
+        z = self.source[part]
+        return torch.clamp_min(
+            z.to(work.dtype), torch.finfo(work.dtype).min, out=work.get(name, z.shape)
+        )
 
 
 @dataclass(frozen=True)
@@ -203,59 +218,64 @@ def walk(
     """Totals [m] of the parts, and the gradients of sum_i share_i total_i."""
     n, columns = hidden.shape[0], head.weight.shape[0]
     dtype = torch.promote_types(hidden.dtype, torch.float32)
-    sources = [id(p.target.source) for p in parts if isinstance(p.target, Logits)]
-    shared = {key for key in sources if sources.count(key) > 1}
-    # student's and teacher's logits, both log-probabilities, one to spare; what the rest asks for
-    buffers = 5 + (len(parts) > 2 or head.softcap is not None) + len(shared)
-    buffers += hidden.dtype.itemsize < 4
-    rows = _rows(hidden, columns * buffers)
-    work = Work(rows, columns, dtype, hidden.device)
-    work.shared = shared
+    sources = [p.target.source for p in parts if isinstance(p.target, Logits)]
+    teachers = {id(s): s for s in sources if isinstance(s, Factored)}
+    widths = [head.weight.dtype.itemsize, *(s.weight.dtype.itemsize for s in teachers.values())]
+    rows = _rows(n, columns * sum(widths), CHUNK_BYTES, hidden.device)
+    height = _rows(rows, columns * dtype.itemsize, BLOCK_BYTES, hidden.device)
+    chunk, work = (Work(r, columns, dtype, hidden.device) for r in (rows, height))
+    work.shared = {id(s) for s in sources if sum(other is s for other in sources) > 1}
     # an accelerator's products accumulate in single precision within a chunk already
     sums = dtype if hidden.device.type == "cpu" else head.weight.dtype
     d_hidden = torch.zeros_like(hidden) if wanted[0] else None
     d_weight = torch.zeros_like(head.weight, dtype=sums) if wanted[1] else None
     d_bias = hidden.new_zeros(columns, dtype=dtype) if wanted[2] else None
     sums_ = torch.zeros(len(parts), device=hidden.device, dtype=torch.float64)
-    for start in range(0, n, rows):
-        span = slice(start, min(start + rows, n))
+    factors = torch.ones(rows, 1, dtype=dtype, device=hidden.device)
+    for span in chunk.spans(0, n):
         h = hidden[span]
-        work.said.clear()
-        z = head.logits(h, work, "z")
-        values, grad, by = _pulled(z, span, parts, work, any(wanted), head.softcap is None)
-        sums_ += values
-        if grad is None:
+        z = head.product(h, chunk, "z")
+        said = {key: Head.of(s).product(s.hidden[span], chunk, f"said {key}")
+                for key, s in teachers.items()}  # fmt: skip
+        for block in work.spans(0, len(h)):
+            work.said.clear()
+            work.products = {key: product[block] for key, product in said.items()}
+            part = slice(span.start + block.start, span.start + block.stop)
+            sums_ += _pulled(z[block], factors[block], part, head, parts, work, any(wanted))
+        if not any(wanted) or not any(part.share for part in parts):
             continue
-        grad = head.back(grad, z, work)
-        grad = _narrowed(grad, h.dtype, work)
-        by = by * head.scale
+        by = factors[: len(h)] * head.scale
         if d_hidden is not None:
-            torch.mm(grad, head.weight, out=d_hidden[span]).mul_(by)
+            torch.mm(z, head.weight, out=d_hidden[span]).mul_(by)
         if d_weight is not None:
             right = (h * by).to(h.dtype)
-            if grad.dtype == d_weight.dtype:
-                d_weight.addmm_(grad.T, right)
+            if z.dtype == d_weight.dtype:
+                d_weight.addmm_(z.T, right)
             else:
-                d_weight += grad.T @ right
+                d_weight += z.T @ right
         if d_bias is not None:
-            d_bias += (by.T.to(grad.dtype) @ grad).squeeze(0)
+            d_bias += (by.T.to(z.dtype) @ z).squeeze(0)
     return sums_.to(dtype), Gradients((d_hidden, d_weight, d_bias), wanted)
 
 
-def _rows(hidden: Tensor, numbers: int) -> int:
-    """Positions of a chunk: as many as `WORK_BYTES` has room for, in chunks of like size."""
-    size = WORK_BYTES.get(hidden.device.type, WORK_BYTES["cuda"])
-    chunks = math.ceil(len(hidden) / max(1, size // (4 * numbers)))
-    return math.ceil(len(hidden) / max(1, chunks))
+def _rows(n: int, width: int, bytes_: dict[str, int], device: torch.device) -> int:
+    """Positions of `width` bytes that there is room for, in parts of like size of the n."""
+    parts = math.ceil(n / max(1, bytes_.get(device.type, bytes_["cuda"]) // width))
+    return math.ceil(n / max(1, parts))
 
 
 def _pulled(
-    z: Tensor, span: slice, parts: list[Part], work: Work, learns: bool, free: bool
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(totals [m], gradient at z up to a factor a row, that factor [n, 1]) of one chunk.
-
-    `free`: z is not needed afterwards, so that the last part may overwrite it.
-    """
+    product: Tensor,
+    factors: Tensor,
+    span: slice,
+    head: Head,
+    parts: list[Part],
+    work: Work,
+    learns: bool,
+) -> Tensor:
+    """Totals [m] of one block, whose gradient takes the product's place, up to a factor a row."""
+    z = head.logits(product, work, "z")
+    free = head.softcap is None  # not needed afterwards, so that the last part may overwrite it
     n, columns = z.shape
     totals, grad = [], None
     one = z.new_ones(1, 1).expand(n, 1)
@@ -280,21 +300,19 @@ def _pulled(
         if not learns or not part.share:
             continue
         if alone:
-            return torch.stack(totals), slope, by
-        if grad is None and whole and slope.data_ptr() == q.data_ptr() != z.data_ptr():
+            grad = slope
+            factors.copy_(by)
+        elif grad is None and whole and slope.data_ptr() == q.data_ptr() != z.data_ptr():
             grad = slope.mul_(by)
-            continue
-        if grad is None:
-            grad = work.get("sum", z.shape).zero_()
-        grad[:, : target.columns].addcmul_(slope, by)
-    return torch.stack(totals), grad, one
-
-
-def _narrowed(grad: Tensor, dtype: torch.dtype, work: Work) -> Tensor:
-    """In the precision of the head's products."""
-    if grad.dtype == dtype:
-        return grad
-    return work.get("narrow", grad.shape, dtype).copy_(grad)
+        else:
+            if grad is None:
+                grad = work.get("sum", z.shape).zero_()
+            grad[:, : target.columns].addcmul_(slope, by)
+    if grad is not None:
+        grad = head.back(grad, z, work)
+        if grad.data_ptr() != product.data_ptr():
+            product.copy_(grad)
+    return torch.stack(totals)
 
 
 class _Walk(torch.autograd.Function):
