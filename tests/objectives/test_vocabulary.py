@@ -54,7 +54,7 @@ def test_zero_where_student_is_teacher(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_chunked_gradients_are_those_of_autograd(name, softcap, monkeypatch):
     # chunks of three, the last of one; blocks of two and one
-    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 2 * 8 * V * 3)
+    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 8 * V * 3)
     monkeypatch.setitem(chunks.BLOCK_BYTES, "cpu", 8 * V * 2)
     student, teacher = pair(softcap)
     weights = torch.rand(N, dtype=torch.float64, generator=torch.Generator().manual_seed(2))

@@ -41,7 +41,7 @@ def grads(total, student):
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("a", [0.0, 0.2])
 def test_cross_entropy_is_the_equation(a, softcap, monkeypatch):
-    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 2 * 8 * V * 3)
+    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 8 * V * 3)
     monkeypatch.setitem(chunks.BLOCK_BYTES, "cpu", 8 * V * 2)
     student, _, batch, bare = example(softcap=softcap)
     keep = MASK.flatten().numpy()
@@ -98,7 +98,7 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("form", ["factored", "dense", "sparse", "wide", "softcap"])
 def test_terms_in_one_walk_are_the_terms_by_themselves(name, form, monkeypatch):
-    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 2 * 8 * V * 3)
+    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 8 * V * 3)
     monkeypatch.setitem(chunks.BLOCK_BYTES, "cpu", 8 * V * 2)
     student, teacher, batch, bare = example(softcap=2.0 if form == "softcap" else None)
     if form == "dense":

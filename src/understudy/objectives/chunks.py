@@ -21,8 +21,8 @@ from understudy.objectives.divergences import Block, Divergence, pull
 from understudy.objectives.sparse import Listed, sparse_pull
 from understudy.signals import Factored, Signals, Sparse
 
-CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 512 * 2**20}
-"""Size of all logits of a chunk together, by device."""
+CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
+"""Size of a chunk's logits of one head, by device."""
 
 BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
 """Size of each buffer of a block: what is computed class by class reads it again and again."""
@@ -220,8 +220,8 @@ def walk(
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     sources = [p.target.source for p in parts if isinstance(p.target, Logits)]
     teachers = {id(s): s for s in sources if isinstance(s, Factored)}
-    widths = [head.weight.dtype.itemsize, *(s.weight.dtype.itemsize for s in teachers.values())]
-    rows = _rows(n, columns * sum(widths), CHUNK_BYTES, hidden.device)
+    wide = max(t.dtype.itemsize for t in (head.weight, *(s.weight for s in teachers.values())))
+    rows = _rows(n, columns * wide, CHUNK_BYTES, hidden.device)
     height = _rows(rows, columns * dtype.itemsize, BLOCK_BYTES, hidden.device)
     chunk, work = (Work(r, columns, dtype, hidden.device) for r in (rows, height))
     work.shared = {id(s) for s in sources if sum(other is s for other in sources) > 1}
