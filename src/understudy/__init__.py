@@ -21,7 +21,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("Budget",), "training.budget"),
     **dict.fromkeys(("Recipe", "Setting", "Stage", "Trained"), "setting"),
-    **dict.fromkeys(("lora",), "language_pairs"),
+    **dict.fromkeys(("lora",), "settings.own_language"),
     **dict.fromkeys(("Batch", "Signals"), "signals"),
     **dict.fromkeys(("Studio",), "running"),
     **dict.fromkeys(("UserError",), "errors"),
@@ -50,9 +50,9 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from understudy.api import Attached, Run, attach, compare, distill, evaluate, label, load
     from understudy.errors import UserError
-    from understudy.language_pairs import lora
     from understudy.objectives import *  # noqa: F403
     from understudy.running import Studio
     from understudy.setting import Recipe, Setting, Stage, Trained
+    from understudy.settings.own_language import lora
     from understudy.signals import Batch, Signals
     from understudy.training.budget import Budget
