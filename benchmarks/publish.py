@@ -25,10 +25,21 @@ from typing import Any
 from understudy.evaluation.quality import METRICS
 from understudy.reporting import to_markdown, words
 
-PURPOSE = re.compile(
-    "gain|pgr|saved|reduction|detected|hacking|per_parameter|ratio|correlation|acceptance|perplexity_(large|emulated)"
+PURPOSE = (
+    "gain|pgr|saved|reduction|detected|hacking|per_parameter|ratio|correlation",
+    "perplexity_emulated",
+    "perplexity_large|acceptance",
 )
-"""What a study is for, as its figures are called: it comes first."""
+"""What a study is for, as its figures are called: the first of these comes first."""
+
+BY_SKILL = re.compile("^solve_")
+"""Figures that stand in the run's folder alone."""
+
+
+def purpose(figure: str) -> int:
+    """The place among `PURPOSE`, or its end."""
+    found = (n for n, pattern in enumerate(PURPOSE) if re.search(pattern, figure))
+    return next(found, len(PURPOSE))
 
 
 def league(folder: Path, target: Path) -> None:
@@ -128,7 +139,7 @@ def studies(folder: Path, target: Path, note: str = "") -> None:
         lines += ["", f"## {name}", "", f"`{command}`", ""]
         lines += ["| figure | mean ± sd | seeds |", "| --- | ---: | ---: |"]
         said = []
-        for key in (k for k in figures[0] if k != "seed"):
+        for key in (k for k in figures[0] if k != "seed" and not BY_SKILL.search(k)):
             values = [f[key] for f in figures if isinstance(f.get(key), int | float)]
             if values:
                 spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
@@ -137,9 +148,9 @@ def studies(folder: Path, target: Path, note: str = "") -> None:
                 said.append((key, f"{key.replace('_', ' ')} {mean(values):.3g}{spread}"))
         for path_ in Path("src/understudy/recipes").glob(f"*/{name}.py"):
             # what it is for comes first
-            ordered = sorted(said, key=lambda s: not PURPOSE.search(s[0]))
+            ordered = sorted(said, key=lambda s: purpose(s[0]))
             some = ", ".join(text for _, text in ordered[:5])
-            if PURPOSE.search(ordered[0][0]):
+            if purpose(ordered[0][0]) < len(PURPOSE):
                 gains.append(f"| [{name}](#{name}) | {ordered[0][1]} | {len(figures)} |")
             put_result(path_, f"{some} ({len(figures)} seeds). See docs/results/{target.name}.")
         if (path.parent / "study.png").exists():
