@@ -86,6 +86,19 @@ def test_with_a_cache_it_writes_what_it_writes_without() -> None:
             ids = torch.cat([ids, token[None]])
 
 
+def test_texts_that_end_leave_the_batch_and_the_others_go_on() -> None:
+    shared = echo_of(model(), [(1, 2), (3, 4)])
+    prompts = [torch.randint(0, 12, (n,)) for n in (3, 5, 2, 7, 4, 6)]
+    first = [int(generate(shared, [p], Sampling(max_new=3, temperature=0))[0][2]) for p in prompts]
+    # one text's third token stops it, and whichever others write it sooner or later
+    how = Sampling(max_new=8, temperature=0, stop=(first[0],))
+    together = generate(shared, prompts, how)
+    alone = [generate(shared, [p], how)[0] for p in prompts]
+    assert len({len(t) for t in together}) > 1
+    for a, b in zip(together, alone, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_it_is_called_as_any_other_and_packed() -> None:
     student = echo_of(model(), [[1, 2]])
     with torch.no_grad():

@@ -95,8 +95,8 @@ def _classes() -> tuple[Any, Any]:
             shape = hidden_states.shape[:-1]
             v = self.v_proj(hidden_states).view(*shape, -1, self.head_dim).transpose(1, 2)
             if past_key_values is not None:
-                # keys are the leader's: none are kept here
-                _, v = past_key_values.update(v[..., :0], v, self.layer_idx)
+                # keys are the leader's; a cache counts them, and so one number of each stands here
+                _, v = past_key_values.update(v[..., :1], v, self.layer_idx)
             out = torch.matmul(weights, repeat_kv(v, self.groups))
             if self.last:
                 self.held.weights = None  # with its graph
