@@ -119,6 +119,29 @@ def test_the_teacher_was_heard_once_a_seed(played) -> None:
     assert league.studio.trained.count(("kd", 0)) == 1
 
 
+def test_a_method_that_was_mended_is_played_again(tmp_path) -> None:
+    setting = small()
+
+    def flawed(student, teacher, batch):
+        # passes the trial before training, fails in it
+        if mistakes and student.dense.requires_grad and len(batch) > 1 and torch.is_grad_enabled():
+            mistakes[0] -= 1
+            if mistakes[0] < 0:
+                raise RuntimeError("a bug of mine")
+        return (student.dense - teacher.dense).square().mean()
+
+    mistakes = [3]
+    first = contest(tmp_path, {"mine": flawed}, setting=setting, seeds=1)
+    assert "a bug of mine" in arm(first.play(), "mine")["error"]
+    assert ("mine", 0) in first.studio.trained
+    mistakes.clear()
+    second = contest(tmp_path, {"mine": flawed}, setting=setting, seeds=1)
+    found = second.play()
+    assert arm(found, "mine").get("error") is None
+    assert len(arm(found, "mine")["runs"]) == 1
+    assert ("kd", 0) not in second.studio.trained
+
+
 def test_nothing_is_repeated(played) -> None:
     _league, summary, folder = played
     methods = {

@@ -86,8 +86,13 @@ class Contest(League):
     # --- playing ----------------------------------------------------------------------------------
 
     def play(self) -> dict[str, Any]:
-        """Every pair of this shard; what is finished, here or elsewhere, is read."""
+        """Every pair of this shard; what is finished, here or elsewhere, is read.
+
+        A pair that an exception in a program ended is played again, as that may have been mended.
+        """
         until = None if self.seconds is None else self.began + self.seconds
+        for arm, seed in self._pairs() if self.folder is not None else ():
+            self.shop.retry(arm, seed)
         self._admit()
         if self.jobs == 1:
             if self.tuning:

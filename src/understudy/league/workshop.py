@@ -156,7 +156,17 @@ class Workshop:
             raise error
         self.outcomes[arm, seed] = Outcome(error=said(error))
         if play is not None and not isinstance(error, MemoryError | OSError):
-            self._write(play, "failed.json", {"error": said(error)})
+            # what we refuse is refused again; a mistake in a program may have been mended
+            again = not isinstance(error, UserError)
+            self._write(play, "failed.json", {"error": said(error), "again": again})
+
+    def retry(self, arm: str, seed: int) -> None:
+        """Forget that the pair failed by a mistake in a program, so that it is played again."""
+        play = Play(self.studio, self.recipe(arm), seed)
+        failed = self._read(play, "failed.json")
+        if failed is not None and failed.get("again", True):
+            assert play.folder is not None
+            (play.folder / "failed.json").unlink()
 
     def _measured(self, arm: str, result: Result) -> dict[str, Any]:
         """What the table shows beside the play's own measures."""
