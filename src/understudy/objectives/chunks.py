@@ -261,7 +261,7 @@ def walk(
 def _rows(n: int, width: int, bytes_: dict[str, int], device: torch.device) -> int:
     """Positions of `width` bytes that there is room for, in parts of like size of the n."""
     parts = math.ceil(n / max(1, bytes_.get(device.type, bytes_["cuda"]) // width))
-    return math.ceil(n / max(1, parts))
+    return max(1, math.ceil(n / max(1, parts)))
 
 
 def _pulled(
