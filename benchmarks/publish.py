@@ -89,6 +89,9 @@ def verdicts(summary: dict[str, Any]) -> list[str]:
             named = ", ".join(f"{c['arm']} ({amount(c['difference'], metric)})" for c in own)
             lines.append(f"- **{verdict}**: {named or 'none'}")
         lines.append("")
+    others = words.sizes(summary)
+    if others:
+        lines += ["## Not of the controls' size", "", *(f"- {line}" for line in others), ""]
     refused = [(a["name"], a["error"]) for a in summary["arms"] if a.get("error")]
     if refused:
         lines += ["## Refused or failed", ""]
@@ -196,6 +199,9 @@ def cards(source: Path, target: Path, only: str = "") -> None:
             unit = " %" if metric in words.PERCENT else ""
             shown = words.value(mean(values), metric) + unit
             text = f"{words.name(metric)} {shown} on {name} ({len(values)} seeds)"
+            ratio = words.other_sizes(summary).get(path.stem)
+            if ratio is not None:
+                text += f" with a student of {words.significant(ratio, 2)} times the others' size"
             for c in summary["comparisons"]:
                 if c["arm"] == path.stem and c["difference"] is not None:
                     control = "plain KD" if c["against"] == "kd" else "the student alone"

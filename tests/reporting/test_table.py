@@ -129,6 +129,17 @@ def test_a_league_has_ranks_with_ties_and_failures(summary: dict) -> None:
     assert records(found)[1]["step_ms"] > 0
 
 
+def test_a_student_of_another_size_is_told(summary: dict) -> None:
+    found = league(summary)
+    assert "parameters" not in " ".join(notes(found))
+    control = next(a for a in found["arms"] if a["name"] == "alone")
+    mine = next(a for a in found["arms"] if a["name"] == "kd")
+    mine["cost"] = {**mine["cost"], "parameters": 4 * control["cost"]["parameters"]}
+    (line,) = (x for x in notes(found) if "parameters" in x)
+    assert line.startswith("plain KD makes a student of its own")
+    assert line.endswith("4.0 times the controls'")
+
+
 def test_a_league_shows_the_corrupted_metric(summary: dict) -> None:
     found = league(summary)
     found["arms"][1]["corrupted"] = {"accuracy": 0.5}

@@ -79,8 +79,8 @@ def render(
 
 
 def notes(summary: s.Summary) -> list[str]:
-    """What stands beneath the table: verdicts, failures, ties, conditions."""
-    lines = [*words.verdicts(summary), *words.failures(summary)]
+    """What stands beneath the table: verdicts, other sizes, failures, ties, conditions."""
+    lines = [*words.verdicts(summary), *words.sizes(summary), *words.failures(summary)]
     if s.is_league(summary):
         lines.append("Methods that share a rank (=) cannot be told apart at these seeds.")
     return lines + words.conditions(summary)

@@ -208,6 +208,32 @@ def failures(summary: s.Summary) -> list[str]:
     return [f"{s.title(a)} failed: {a['error']}" for a in s.arms(summary) if a.get("error")]
 
 
+def other_sizes(summary: s.Summary) -> dict[str, float]:
+    """How many times the control's parameters an arm's student has, where that is not about one."""
+    control = s.arm_named(summary, "alone") or s.arm_named(summary, "kd")
+    size = None if control is None else s.cost(control, "parameters")
+    ratios = {
+        a["name"]: (s.cost(a, "parameters") or size) / size
+        for a in s.arms(summary)
+        if size and a.get("role") != "teacher"
+    }
+    return {name: ratio for name, ratio in ratios.items() if not 0.95 <= ratio <= 1.05}
+
+
+def sizes(summary: s.Summary) -> list[str]:
+    """One line an arm whose student is of another size than the control's."""
+    lines = []
+    for name, ratio in other_sizes(summary).items():
+        arm = s.arm_named(summary, name)
+        assert arm is not None
+        own = count(s.cost(arm, "parameters"))
+        lines.append(
+            f"{s.title(arm)} makes a student of its own, of {own} parameters, "
+            f"{significant(ratio, 2)} times the controls'"
+        )
+    return lines
+
+
 def conditions(summary: s.Summary) -> list[str]:
     """Split, seeds, protocol, machine: what the numbers hold for."""
     task = summary["task"]

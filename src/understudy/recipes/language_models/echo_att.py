@@ -43,7 +43,9 @@ def echo_att(
         stages were not at hand. Hidden states are those after the last two layers. Groups are joined by
         similarity, not by a fixed k. The setting's student is not used: its size is the teacher's
         less the queries and keys of the followers.
-    Result: not measured against the controls yet.
+    Result: exact match 89.6 % on school-reader (3 seeds) with a student of 4.6 times the others'
+        size; +12.64 points against the student alone, better; +10.69 points against plain KD,
+        better. See docs/results/school-reader.md.
     """
     setting = speaking(setting, "echo_att")
     if followers < 0 or skip < 0 or calibration < 1 or not 0 < distil_share <= 1:

@@ -40,7 +40,7 @@ def minillm(
         rewards clipped, the single-step part is not weighted by w, and a text serves 4 epochs of
         PPO; here it serves one update, where PPO's ratio is 1 and its clip acts on w alone.
     Result: exact match 71.9 % on school-reader (3 seeds); -5.00 points against the student alone,
-        worse; -6.94 points against plain KD, worse. See docs/results/school-reader.md.
+        worse; -6.94 points against plain KD, inside the noise. See docs/results/school-reader.md.
     """
     setting = speaking(setting, "minillm")
     objective = sequence_reverse_kl(teacher_share, normalised=length_normalised, clip=clip or None)

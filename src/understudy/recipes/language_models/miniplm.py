@@ -50,7 +50,9 @@ def miniplm(
         narrow. The reference is a Llama of 2 layers of width 32 in place of one of 104M, trained for
         a quarter of the budget. The public README prints log p / log p_ref; its code subtracts mean
         losses, as the paper does and this does. All models read the same tokens here.
-    Result: not measured against the controls yet.
+    Result: exact match 72.1 % on school-reader (3 seeds); -4.86 points against the student alone,
+        inside the noise; -6.81 points against plain KD, inside the noise. See
+        docs/results/school-reader.md.
     """
     setting = speaking(setting, "miniplm")
     for name, value in {"keep": keep, "reference_data": reference_data}.items():

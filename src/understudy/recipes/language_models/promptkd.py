@@ -40,7 +40,9 @@ def promptkd(
         code, which was read; the equations' numbers were not checked. Without a tokenizer the prompt
         starts from tokens that are drawn. The data's own completions are learned from before, not
         beside, as in that code.
-    Result: not measured against the controls yet.
+    Result: exact match 72.8 % on school-reader (3 seeds); -4.17 points against the student alone,
+        inside the noise; -6.11 points against plain KD, inside the noise. See
+        docs/results/school-reader.md.
     """
     setting = speaking(setting, "promptkd")
     algorithm = partial(

@@ -43,7 +43,9 @@ def uld(
         numbers are from memory; the loss was checked against trl's code. The default
         teacher reads single bytes and is trained within the recipe. A setting's own teacher has
         other tokens where its teacher_call is a Retokenizing; otherwise each token is a group.
-    Result: not measured against the controls yet.
+    Result: exact match 75.8 % on school-reader (3 seeds); -1.11 points against the student alone,
+        inside the noise; -3.06 points against plain KD, inside the noise. See
+        docs/results/school-reader.md.
     """
     if setting is None:
         setting = in_bytes(
