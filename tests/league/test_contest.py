@@ -302,3 +302,12 @@ def test_from_python_and_its_files(tmp_path) -> None:
     assert "toprule" in (tmp_path / "out/league.tex").read_text()
     assert "<svg" in (tmp_path / "out/report.html").read_text()
     assert run.predict(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("method", ["fitnets", "teacher_class"])
+def test_stages_of_one_epoch_together_last_as_long_as_plain_kd(method) -> None:
+    setting = small(epochs=1, batch_size=32)
+    studio = Studio(None)
+    steps = {name: studio.play(recipe(name)(setting), 0).steps for name in ("kd", method)}
+    assert steps["kd"] > 20
+    assert abs(steps[method] - steps["kd"]) <= 1  # each stage has whole updates

@@ -11,6 +11,18 @@ from understudy.errors import UserError
 from understudy.training.budget import Budget
 
 
+def test_times_is_exact_within_an_epoch() -> None:
+    lengths = [5, 7, 6]
+    assert Budget(epochs=3).updates(lengths.__getitem__) == 18
+    assert Budget(epochs=1).lasting(0.6).updates(lengths.__getitem__) == 3
+    assert Budget(epochs=2).lasting(0.5).lasting(0.5).updates(lengths.__getitem__) == 3
+    assert Budget(epochs=1, times=3.0).updates(lengths.__getitem__) == 15
+    assert Budget(steps=10).lasting(0.25).updates(lengths.__getitem__) == 2
+    assert Budget(epochs=1).lasting(0.001).updates(lengths.__getitem__) == 1
+    with pytest.raises(UserError, match="times"):
+        Budget(times=0.0)
+
+
 def rates(budget: Budget, total: int, steps: int = 10) -> list[float]:
     """The factor of every update, `steps` of them an epoch."""
     return [budget.rate(k, total, k / steps) for k in range(total)]

@@ -383,7 +383,7 @@ def teacher_of(play: Any, name: str | None) -> nn.Module:
 
 def _updates(play: Any, loader: Loader) -> int:
     budget = play._budget(play.recipe.stages[play.stage])
-    return budget.steps or sum(loader.steps(e) for e in range(budget.epochs))
+    return budget.updates(loader.steps)
 
 
 def _validation(play: Any, student: nn.Module) -> Callable[[], float]:

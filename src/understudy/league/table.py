@@ -151,8 +151,8 @@ class League:
             },
             "split": "test" if task.test is not None else "validate",
             "protocol": {
-                "epochs": budget.epochs,
-                "steps": budget.steps,
+                "epochs": budget.epochs if budget.times == 1 else budget.times * budget.epochs,
+                "steps": None if budget.steps is None else budget.updates(lambda _: 0),
                 "batch_size": budget.batch_size,
                 "lr": budget.lr,
                 "seeds": len(self.seeds),
@@ -379,7 +379,7 @@ def planned(
             full = Play(studio, recipe, 0)
             full.task = task
             budget = full._budget(stage)
-            steps = budget.steps or full._loader(stage, budget).steps(0) * budget.epochs
+            steps = budget.updates(full._loader(stage, budget).steps)
             size = sum(p.numel() * p.element_size() for p in result.model.parameters())
             per = result.seconds / max(result.steps, 1)
             rows.append(

@@ -246,13 +246,7 @@ class Play:
 
     def _budget(self, stage: Stage) -> Budget:
         budget = replace(self.setting.budget, **dict(stage.budget))
-        if stage.share != 1.0:
-            budget = replace(
-                budget,
-                epochs=max(1, round(budget.epochs * stage.share)),
-                steps=None if budget.steps is None else max(1, round(budget.steps * stage.share)),
-            )
-        return budget
+        return budget if stage.share == 1.0 else budget.lasting(stage.share)
 
     def _loader(self, stage: Stage, budget: Budget) -> Loader:
         task = self.task
@@ -585,6 +579,9 @@ def _number(value: Any) -> bool:
 
 _BESIDE = ("save_every", "keep", "method", "origin")
 
+_SINCE = {"validate_steps": None, "times": 1.0}
+"""Fields with their defaults that older runs do not know."""
+
 
 def _telling(description: Any) -> Any:
     """A description without what changes nothing in the result: how often it is saved, what the
@@ -592,8 +589,9 @@ def _telling(description: Any) -> Any:
     """
     if isinstance(description, dict):
         told = {k: v for k, v in description.items() if k not in _BESIDE}
-        if told.get("validate_steps", 0) is None:  # older runs know no such field
-            del told["validate_steps"]
+        for name, default in _SINCE.items():
+            if name in told and told[name] == default:
+                del told[name]
         return {k: _telling(v) for k, v in told.items()}
     return [_telling(v) for v in description] if isinstance(description, list) else description
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,8 @@ OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 class Budget:
     """How long and how a stage is trained.
 
-    epochs:          passes over the data; `steps` (updates) instead, where given
+    epochs:          passes over the data; `steps` (updates) instead, where given; `times` that
+                     many: 0.5 is exactly half of the updates, also of those of one epoch
     batch_size:      samples an update, over all processes and microbatches
     optimizer:       sgd, adam, adamw, or a function of parameter groups
     lr:              learning rate at the top of the schedule
@@ -38,6 +39,7 @@ class Budget:
 
     epochs: int = 30
     steps: int | None = None
+    times: float = 1.0
     batch_size: int = 64
     optimizer: str | OptimizerFactory = "adamw"
     lr: float = 1e-3
@@ -67,6 +69,7 @@ class Budget:
         checks = {
             "epochs": self.epochs >= 1,
             "steps": self.steps is None or self.steps >= 1,
+            "times": self.times > 0,
             "batch_size": self.batch_size >= 1,
             "lr": self.lr > 0,
             "weight_decay": self.weight_decay >= 0,
@@ -90,6 +93,17 @@ class Budget:
                 raise UserError(f"budget: {name} cannot be {getattr(self, name)!r}")
         if isinstance(self.optimizer, str) and self.optimizer not in ("sgd", "adam", "adamw"):
             raise UserError(f"optimizer is sgd, adam, adamw or a function, not {self.optimizer!r}")
+
+    def lasting(self, times: float) -> "Budget":
+        """That many times as long."""
+        return replace(self, times=self.times * times)
+
+    def updates(self, in_epoch: Callable[[int], int]) -> int:
+        """All updates, of which there are `in_epoch(k)` in epoch k."""
+        whole = self.steps
+        if whole is None:
+            whole = sum(in_epoch(k) for k in range(self.epochs))
+        return max(1, round(self.times * whole))
 
     def rate(self, done: int, total: int, epoch: float) -> float:
         """The learning rate's factor for the update after `done` of `total`; a pure function."""

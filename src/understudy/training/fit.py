@@ -90,9 +90,7 @@ class Fit:
     @cached_property
     def total(self) -> int:
         """Updates in this stage."""
-        if self.budget.steps is not None:
-            return self.budget.steps
-        return sum(self.loader.steps(e) for e in range(self.budget.epochs))
+        return self.budget.updates(self.loader.steps)
 
     @property
     def finished(self) -> bool:

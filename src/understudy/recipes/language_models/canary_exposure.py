@@ -90,7 +90,7 @@ def _measure(
     secrets = torch.randint(10**digits, (canaries,), generator=g).tolist()
     planted = partial(_planted, task=setting.task, secrets=secrets, copies=copies, digits=digits)
     told = replace(setting, task=planted, warm_start=None)
-    longer = _longer(setting, teacher_share)
+    longer = setting.budget.lasting(teacher_share)
     teaching = replace(told, teachers={}, student=model, budget=longer)
     stage = Stage(objective=setting.supervised(), teacher=None)
     taught = studio.play(Recipe(name="canary-teacher", setting=teaching, stages=(stage,)), seed)
@@ -172,9 +172,3 @@ def _together(a: Texts, b: Texts) -> Texts:
         ids=torch.cat([a.ids, b.ids]),
         name=a.name,
     )
-
-
-def _longer(setting: Setting, share: float) -> Any:
-    budget = setting.budget
-    steps = None if budget.steps is None else max(1, round(budget.steps * share))
-    return replace(budget, epochs=max(1, round(budget.epochs * share)), steps=steps)

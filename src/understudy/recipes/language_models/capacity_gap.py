@@ -12,7 +12,6 @@ from understudy.recipes.language_models._studies import by_perplexity, parameter
 from understudy.recipes.language_models._worlds import speaking
 from understudy.running.teaching import teaching
 from understudy.setting import ModelSpec, Recipe, Setting, Stage, Trained
-from understudy.training.budget import Budget
 
 LADDER = (
     "llama:width=48,depth=3,heads=3",
@@ -83,7 +82,7 @@ def _climb(
     temperature: float,
     teacher_share: float,
 ) -> dict[str, Any]:
-    budget = longer(setting.budget, teacher_share)
+    budget = setting.budget.lasting(teacher_share)
     rungs = [
         replace(
             setting,
@@ -144,12 +143,6 @@ def _alone(setting: Setting, student: ModelSpec, number: int) -> Recipe:
         setting=without_teachers(setting, student),
         stages=(stage,),
     )
-
-
-def longer(budget: Budget, share: float) -> Budget:
-    """A budget of `share` times the updates."""
-    steps = None if budget.steps is None else max(1, round(budget.steps * share))
-    return replace(budget, epochs=max(1, round(budget.epochs * share)), steps=steps)
 
 
 def best_size(sizes: list[int], losses: list[float]) -> tuple[float, bool]:

@@ -23,22 +23,18 @@ from understudy.recipes.language_models._studies import (
     written,
 )
 from understudy.recipes.language_models._worlds import speaking
-from understudy.recipes.language_models.capacity_gap import longer
 from understudy.running.teaching import teaching
-from understudy.setting import Recipe, Setting, Stage, Trained
+from understudy.setting import ModelSpec, Recipe, Setting, Stage, Trained
+from understudy.settings import school_basic
 from understudy.tasks.task import Task
 from understudy.training.randomness import seeded
 
-Generators = tuple[tuple[str, float], ...]
+Generators = tuple[tuple[ModelSpec | None, float], ...]
 Reward = Callable[[Task, Texts, Texts], Tensor]
 """(task, texts as they are, the same prompts with a generator's answers) -> [N] rewards."""
 
-GENERATORS: Generators = (
-    ("llama:width=32,depth=2,heads=2", 0.5),
-    ("llama:width=48,depth=3,heads=3", 1.0),
-    ("llama:width=96,depth=4,heads=4", 1.0),
-    ("llama:width=96,depth=4,heads=4", 3.0),
-)
+GENERATORS: Generators = ((None, 0.125), (None, 0.25), (None, 0.5), (None, 2.0))
+"""(model, how many times the student's budget it is trained); None: the student itself."""
 
 
 def compatibility_reward(
@@ -47,7 +43,7 @@ def compatibility_reward(
     generators: Generators = GENERATORS,
     own_teacher: bool = True,
     beta: float = 3.0,
-    base_share: float = 0.25,
+    base_share: float = 0.05,
     prompts: int | None = 1024,
     temperature: float = 0.0,
     reward: Reward | None = None,
@@ -67,11 +63,13 @@ def compatibility_reward(
     Defaults: beta = 3; greedy answers, as the paper's.
     Deviations: a check by program stands in for the reward model: `reward`, or the task's own
         (extras["reward"]), or else the share of answers' tokens that are as in the data. Generators
-        are models of several sizes and lengths of training, trained here, with the setting's teacher;
-        the base student has had a part of the budget on the data, as an untrained one finds all
-        answers alike. Correlations are over few generators, five by default.
+        are the student after four lengths of training, and the setting's teacher (`generators`: other
+        models, trained here); the base student has had a twentieth of the budget on the data, as an
+        untrained one finds all answers alike. Correlations are over few generators, five by default.
+        The world by itself is school-reader, whose student learns within minutes.
     Result: not measured against the controls yet.
     """
+    setting = school_basic(base="reader") if setting is None else setting
     setting = speaking(setting, "compatibility_reward", teacher=False)
     if len(generators) + (own_teacher and bool(setting.teachers)) < 3:
         raise UserError("compatibility_reward ranks teachers: give at least three generators")
@@ -177,8 +175,9 @@ def _writers(
     found: list[tuple[str, nn.Module, float]] = []
     for k, (spec, share) in enumerate(generators):
         name = f"generator-{k}"
+        model = setting.student if spec is None else spec
         own = replace(
-            setting, teachers={name: Trained(model=spec, budget=longer(setting.budget, share))}
+            setting, teachers={name: Trained(model=model, budget=setting.budget.lasting(share))}
         )
         played = studio.play(teaching(own, name), seed)
         found.append((name, played.model, -played.last["perplexity"]))

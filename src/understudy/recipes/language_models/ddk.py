@@ -139,7 +139,7 @@ def _by_domain(
 
     numbers = torch.tensor([names.index(d) for d in domains.tolist()])
     budget = setting.budget
-    total = budget.steps or loader.steps(0) * budget.epochs
+    total = budget.updates(loader.steps)
     return DomainSampling(
         loader,
         numbers,

@@ -242,7 +242,7 @@ def _follow(
     )
     batch = min(setting.budget.batch_size, len(fixed))
     a_pass = -(-len(fixed) // batch)
-    updates = setting.budget.steps or setting.budget.epochs * -(-len(train) // batch)
+    updates = setting.budget.updates(lambda _: -(-len(train) // batch))
     epochs = max(points, round(length * updates / a_pass))
     arms = {}
     for arm in ARMS:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -174,17 +174,15 @@ class Classroom:
         pairs: Sequence[tuple[str, str]],
         *,
         weights: Sequence[float] | None = None,
-        steps: float = 1.0,
+        times: float = 1.0,
     ) -> nn.Module:
         """A student that has read these prompts and completions."""
-        budget = self.setting.budget
-        longer = {"steps": round(budget.steps * steps)} if budget.steps else {}
-        setting = self._on(texts_from(self.task, pairs, weights), longer)
+        setting = self._on(texts_from(self.task, pairs, weights), times)
         stage = Stage(objective=setting.supervised(), teacher=None)
         recipe = Recipe(name=f"{self.name}-{arm}", setting=setting, stages=(stage,))
         return self.studio.play(recipe, self.seed).model
 
-    def _on(self, made: Texts, budget: Mapping[str, Any]) -> Setting:
+    def _on(self, made: Texts, times: float) -> Setting:
         told = [made.flat.tolist(), made.offsets.tolist()]
         told += [] if made.weights is None else [made.weights.tolist()]
         digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
@@ -195,7 +193,7 @@ class Classroom:
         if isinstance(own.judge, LanguageJudge):  # what is written is judged by the study
             own = replace(own, judge=replace(own.judge, answers=None))
         alone = without_teachers(self.setting, self.setting.student)
-        return replace(alone, task=own, budget=replace(alone.budget, **budget))
+        return replace(alone, task=own, budget=alone.budget.lasting(times))
 
     def tokens(self, said: Sequence[str]) -> int:
         """Tokens that a student is scored on in these completions, their ends included."""

@@ -148,7 +148,7 @@ def _second(room: Classroom, steps: float) -> ChatTeacher:
 
     first = replace(room, seed=0)
     pairs = [(r["prompt"], r["solution"]) for r in problems(first.task)]
-    return school_chat(first.learned("second", pairs, steps=steps), name="second")
+    return school_chat(first.learned("second", pairs, times=steps), name="second")
 
 
 def explained(row: Row) -> Conversation:
