@@ -42,7 +42,7 @@ def purpose(figure: str) -> int:
     return next(found, len(PURPOSE))
 
 
-def league(folder: Path, target: Path) -> None:
+def league(folder: Path, target: Path, note: str = "") -> None:
     """A league's JSON and its page."""
     summary = json.loads((folder / "summary.json").read_text())
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,7 @@ def league(folder: Path, target: Path) -> None:
         f"{task['train']} training samples, {task['labelled']} of them labelled, "
         f"{task['validate']} to choose by, {task['test']} to judge. {protocol['seeds']} seeds, "
         f"{length} of batch {protocol['batch_size']}, lr {protocol['lr']}.",
+        *(["", note] if note else []),
         "",
         to_markdown(summary),
         "",
@@ -281,14 +282,14 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--only", default="", help="cards of these methods alone, with commas")
-    parser.add_argument("--note", default="", help="what the reader of studies has to know")
+    parser.add_argument("--note", default="", help="what the reader has to know")
     given = parser.parse_args()
     if given.kind == "cards":
         cards(given.source, given.target, given.only)
-    elif given.kind == "studies":
-        studies(given.source, given.target, given.note)
+    elif given.kind == "speed":
+        speed(given.source, given.target)
     else:
-        {"league": league, "speed": speed}[given.kind](given.source, given.target)
+        {"league": league, "studies": studies}[given.kind](given.source, given.target, given.note)
 
 
 if __name__ == "__main__":
