@@ -53,7 +53,7 @@ def league(folder: Path, target: Path, note: str = "") -> None:
     lines = [
         f"# League: {summary['title'].removeprefix('league: ')}",
         "",
-        f"`{summary['command']}`",
+        f"`{re.sub(' --(resume|quiet|overwrite)', '', summary['command'])}`",
         "",
         f"{task['train']} training samples, {task['labelled']} of them labelled, "
         f"{task['validate']} to choose by, {task['test']} to judge. {protocol['seeds']} seeds, "
