@@ -61,8 +61,8 @@ def pretrain_kd(
         the equation has it, so there is no tau^2, with NormKD too, which tempers both elsewhere. MSE
         is taken of probabilities, as truncated logits have none. Online logits are read in the same
         update, not kept on disk; equations of NormKD and WTTM are from their public code.
-    Result: perplexity 254.1 on stdlib-lm (3 seeds); -57.7 against the student alone, inside the
-        noise; +8.58 against plain KD, inside the noise. See docs/results/stdlib-lm.md.
+    Result: perplexity 64.04 on stdlib-lm (3 seeds); -74.4 against the student alone, inside the
+        noise; -18.3 against plain KD, inside the noise. See docs/results/stdlib-lm.md.
     """
     setting = speaking(setting, "pretrain_kd")
     if schedule not in SCHEDULES:
