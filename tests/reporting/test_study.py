@@ -16,6 +16,7 @@ FOUND = [
 
 def test_files(tmp_path: Path) -> None:
     paths = write_study(tmp_path, "gaps", FOUND)
+    assert write_study(tmp_path, "gaps", FOUND) == paths  # a finished run, resumed
     assert [p.name for p in paths] == ["study.json", "study.png"]
     kept = json.loads(paths[0].read_text())
     assert kept["study"] == "gaps"

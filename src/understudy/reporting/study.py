@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.files import files, write_json
+from understudy.files import write_bytes, write_json
 from understudy.reporting.figures import logarithmic
 
 MOST = 40
@@ -31,7 +31,7 @@ def write_study(folder: Path, name: str, found: Sequence[Mapping[str, Any]]) -> 
     if picture is None:
         return [path]
     image = folder / "study.png"
-    files.write(image, picture)
+    write_bytes(image, picture)
     return [path, image]
 
 
