@@ -67,7 +67,9 @@ def compatibility_reward(
         models, trained here); the base student has had a twentieth of the budget on the data, as an
         untrained one finds all answers alike. Correlations are over few generators, five by default.
         The world by itself is school-reader, whose student learns within minutes.
-    Result: not measured against the controls yet.
+    Result: spearman car 0.9 ± 0, spearman reward 0.9 ± 0, spearman loss -0.633 ± 0.551, spearman
+        strength 0.967 ± 0.0577, best by car is best 0 ± 0 (3 seeds). See
+        docs/results/language-studies.md.
     """
     setting = school_basic(base="reader") if setting is None else setting
     setting = speaking(setting, "compatibility_reward", teacher=False)
