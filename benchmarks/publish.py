@@ -26,7 +26,7 @@ from understudy.evaluation.quality import METRICS
 from understudy.reporting import to_markdown, words
 
 PURPOSE = (
-    "gain|pgr|saved|reduction|detected|hacking|per_parameter|ratio|correlation",
+    "gain|pgr|saved|reduction|detected|hacking|per_parameter|ratio|correlation|spearman_car",
     "perplexity_emulated",
     "perplexity_large|acceptance",
 )

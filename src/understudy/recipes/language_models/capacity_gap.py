@@ -48,7 +48,9 @@ def capacity_gap(
         is taken where it opens upward inside the ladder, else the best rung (`fitted` says which).
         Students start anew, not from a pruned teacher, so that all rungs share one start. k is that
         of this ladder: sizes are thousands of parameters, not millions.
-    Result: not measured against the controls yet.
+    Result: ratio 5.37 ± 2.01, gain of the best 0.134 ± 0.0979, gain of the largest 0.106 ± 0.065,
+        best teacher 4.31e+05 ± 1.61e+05, fitted 1 ± 0 (3 seeds). See
+        docs/results/language-studies.md.
     """
     setting = speaking(setting, "capacity_gap", teacher=False)
     if len(ladder) < 3:
